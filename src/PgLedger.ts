@@ -1,0 +1,135 @@
+/**
+ * The ledger in Postgres, 14 or later. Any number of processes may write to it.
+ *
+ * @since 0.1.0
+ */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as SqlClient from "@effect/sql/SqlClient"
+import { SqlError } from "@effect/sql/SqlError"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import * as Pg from "pg"
+import * as ConnectionString from "pg-connection-string"
+import * as pgStore from "./internal/pgStore.js"
+import { toStoreError } from "./internal/sqlError.js"
+import type { Ledger, LedgerAdmin } from "./Ledger.js"
+import { type SetupError, StoreFailure } from "./LedgerError.js"
+import { LedgerStore } from "./LedgerStore.js"
+import * as StoreLedger from "./StoreLedger.js"
+
+/**
+ * - `prefix`: of the names of tables, indices and functions, `ledger_` unless told; 1 to 40 of `a-z0-9_`
+ * - `schema`: where they are, created when it is missing; the connection's current schema unless told
+ * - `durability`: `full` (the default) survives a crash of the server; `relaxed` commits without waiting for its disk
+ * - `lockTimeout`: how long an append waits for another transaction that appends, 10 seconds unless told
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options extends StoreLedger.Options {
+  readonly prefix?: string | undefined
+  readonly schema?: string | undefined
+  readonly durability?: "full" | "relaxed" | undefined
+  readonly lockTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * What {@link layerUrl} also takes: the size of its pool (10 connections unless told) and how long it may take to get a
+ * connection (5 seconds unless told).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface UrlOptions extends Options {
+  readonly maxConnections?: number | undefined
+  readonly connectTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * A ledger over the caller's client. Appends and reads inside the caller's `withTransaction` are part of it.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, SetupError, PgClient.PgClient> =>
+  StoreLedger.layerWith(options).pipe(
+    Layer.provideMerge(Layer.scoped(
+      LedgerStore,
+      Effect.flatMap(PgClient.PgClient, (client) =>
+        pgStore.make(client, {
+          prefix: options.prefix ?? "ledger_",
+          schema: options.schema,
+          durability: options.durability ?? "full",
+          lockTimeout: options.lockTimeout ?? "10 seconds"
+        }))
+    ))
+  )
+
+/**
+ * A ledger at a connection URL, with a pool of its own. `sslmode` and the other parameters of `pg` are understood. The
+ * client is part of the Layer, so that the program's own tables can stand beside the ledger's, in one transaction.
+ *
+ * @example
+ * ```ts
+ * import { Ledger } from "effect-ledger"
+ * import * as PgLedger from "effect-ledger/PgLedger"
+ * import { Effect, Redacted } from "effect"
+ *
+ * export const head = Ledger.latestOffset.pipe(
+ *   Effect.provide(PgLedger.layerUrl(Redacted.make("postgresql://ada:secret@localhost/agents"), { schema: "ledger" }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerUrl = (
+  url: Redacted.Redacted,
+  options: UrlOptions = {}
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
+  layer(options).pipe(Layer.provideMerge(clientLayer(url, options)))
+
+const clientLayer = (
+  url: Redacted.Redacted,
+  options: UrlOptions
+): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
+  Layer.scopedContext(
+    Effect.map(
+      PgClient.fromPool({ acquire: pool(url, options) }),
+      (client) => Context.make(PgClient.PgClient, client).pipe(Context.add(SqlClient.SqlClient, client))
+    )
+  ).pipe(
+    Layer.provide(Reactivity.layer),
+    Layer.mapError((error): SetupError => {
+      const failure = toStoreError("connect", error, false)
+      return failure._tag === "TransactionAborted" ? new StoreFailure({ method: "connect", cause: failure }) : failure
+    })
+  )
+
+const pool = (url: Redacted.Redacted, options: UrlOptions) =>
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => {
+        const pool = new Pg.Pool({
+          // as separate fields: a connection string could be printed from the pool's options, password and all
+          ...ConnectionString.parseIntoClientConfig(Redacted.value(url)),
+          max: options.maxConnections ?? 10,
+          connectionTimeoutMillis: Duration.toMillis(options.connectTimeout ?? "5 seconds"),
+          keepAlive: true,
+          keepAliveInitialDelayMillis: 10_000
+        })
+        // an idle connection that dies is replaced when the next one is needed
+        pool.on("error", () => {})
+        return pool
+      },
+      // what the parser throws may quote the URL
+      catch: () => new SqlError({ cause: new Error("the connection URL cannot be read"), message: "connect" })
+    }),
+    (pool) => Effect.promise(() => pool.end()).pipe(Effect.interruptible, Effect.timeoutOption("1 second"))
+  )

@@ -1,0 +1,97 @@
+/**
+ * The ledger in a SQLite file (or in memory, by SQLite). Several processes may write to one file.
+ *
+ * @since 0.1.0
+ */
+import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
+import type * as SqlClient from "@effect/sql/SqlClient"
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { toStoreError } from "./internal/sqlError.js"
+import * as sqliteStore from "./internal/sqliteStore.js"
+import type { Ledger, LedgerAdmin } from "./Ledger.js"
+import { type SetupError, StoreFailure } from "./LedgerError.js"
+import { LedgerStore } from "./LedgerStore.js"
+import * as StoreLedger from "./StoreLedger.js"
+
+/**
+ * - `prefix`: of the names of tables and indices, `ledger_` unless told; 1 to 40 of `a-z0-9_`
+ * - `durability`: `full` (the default) survives power loss; `relaxed` may lose the last commits to it, never the order
+ * - `busyTimeout`: how long a write waits for another process's, 10 seconds unless told
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options extends StoreLedger.Options {
+  readonly prefix?: string | undefined
+  readonly durability?: "full" | "relaxed" | undefined
+  readonly busyTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * A ledger over the caller's client: one connection, and appends inside the caller's `withTransaction` are part of it.
+ * The connection's `synchronous` setting is raised to FULL unless `durability` is `relaxed`, and never lowered.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, SetupError, SqliteClient.SqliteClient> => over(options, false)
+
+/**
+ * A ledger in a file, which is created (with its folders) or reopened; `:memory:` lives as long as the Layer. The client
+ * is part of the Layer, so that the program's own tables can stand beside the ledger's, in one transaction.
+ *
+ * @example
+ * ```ts
+ * import { Event, Ledger } from "effect-ledger"
+ * import * as SqliteLedger from "effect-ledger/SqliteLedger"
+ * import { Effect } from "effect"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const event = yield* Event.create({ runId: "run-1", turn: 0, kind: "run.started", actor: "conductor", payload: {} })
+ *   return yield* Ledger.append(event)
+ * }).pipe(Effect.provide(SqliteLedger.layerFile("runs/agents.db")))
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerFile = (
+  name: string,
+  options: Options = {}
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
+  over(options, true).pipe(Layer.provideMerge(clientLayer(name)))
+
+const over = (options: Options, owned: boolean) =>
+  StoreLedger.layerWith(options).pipe(
+    Layer.provideMerge(Layer.scoped(
+      LedgerStore,
+      Effect.flatMap(SqliteClient.SqliteClient, (client) =>
+        sqliteStore.make(client, {
+          prefix: options.prefix ?? "ledger_",
+          busyTimeout: options.busyTimeout ?? "10 seconds",
+          durability: options.durability ?? "full",
+          owned
+        }))
+    ))
+  )
+
+// the client throws where it cannot open, and sets WAL mode itself before anybody could wait for a lock
+const clientLayer = (name: string): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
+  Layer.suspend(() => {
+    if (name !== ":memory:" && name !== "") Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+    return SqliteClient.layer({ filename: name, disableWAL: true })
+  }).pipe(
+    Layer.catchAllCause((cause) => {
+      const error = toStoreError("open", Cause.squash(cause), false)
+      return Layer.fail<SetupError>(
+        error._tag === "TransactionAborted" ? new StoreFailure({ method: "open", cause: error }) : error
+      )
+    })
+  )

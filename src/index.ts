@@ -1,0 +1,62 @@
+/**
+ * The event: an immutable envelope round a JSON payload.
+ *
+ * @since 0.1.0
+ */
+export * as Event from "./Event.js"
+
+/**
+ * The append-only log of events, as a service.
+ *
+ * @since 0.1.0
+ */
+export * as Ledger from "./Ledger.js"
+
+/**
+ * The Layer selected from config: `DATABASE_URL` decides where the log lives.
+ *
+ * @since 0.1.0
+ */
+export * as LedgerConfig from "./LedgerConfig.js"
+
+/**
+ * Everything that can go wrong, as values.
+ *
+ * @since 0.1.0
+ */
+export * as LedgerError from "./LedgerError.js"
+
+/**
+ * What a ledger counts.
+ *
+ * @since 0.1.0
+ */
+export * as LedgerMetrics from "./LedgerMetrics.js"
+
+/**
+ * The port under the ledger that a backend implements.
+ *
+ * @since 0.1.0
+ */
+export * as LedgerStore from "./LedgerStore.js"
+
+/**
+ * The ledger in memory.
+ *
+ * @since 0.1.0
+ */
+export * as MemoryLedger from "./MemoryLedger.js"
+
+/**
+ * What to read, as data.
+ *
+ * @since 0.1.0
+ */
+export * as Query from "./Query.js"
+
+/**
+ * The ledger over any store.
+ *
+ * @since 0.1.0
+ */
+export * as StoreLedger from "./StoreLedger.js"

@@ -1,0 +1,272 @@
+/** The ledger over any store. Every law that is not storage lives here, once. */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Chunk from "effect/Chunk"
+import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Event, RecordedEvent } from "../Event.js"
+import { type Ledger, type LedgerAdmin, Receipt } from "../Ledger.js"
+import {
+  AppendConditionFailed,
+  CorruptEvent,
+  InvalidEvent,
+  LedgerReplaced,
+  type ReadError,
+  type StoreError
+} from "../LedgerError.js"
+import * as LedgerMetrics from "../LedgerMetrics.js"
+import type { GroupResult, LedgerStore, Outcome, Page, Row, StoreCondition } from "../LedgerStore.js"
+import * as GroupCommit from "./groupCommit.js"
+import { checkCondition, type CheckedQuery, checkId, checkQuery } from "./query.js"
+import { decode, encode, FieldIssue, offsetOf, sameContent } from "./row.js"
+
+export interface Options {
+  readonly maxPayloadBytes?: number | undefined
+  readonly commitTimeout?: Duration.DurationInput | undefined
+}
+
+type Store = Context.Tag.Service<LedgerStore>
+type Service = Context.Tag.Service<Ledger>
+type Admin = Context.Tag.Service<LedgerAdmin>
+
+export const make = Effect.fnUntraced(function*(
+  store: Store,
+  options: Options = {}
+): Effect.fn.Return<{ readonly ledger: Service; readonly admin: Admin }, never, Scope.Scope> {
+  const maxPayloadBytes = options.maxPayloadBytes ?? 2 ** 20
+  const queue = yield* GroupCommit.make({
+    write: store.append,
+    maxEvents: 4096,
+    maxLength: 2 ** 23,
+    capacity: 65536,
+    timeout: options.commitTimeout ?? "1 minute"
+  })
+
+  const write = <E = never>(
+    events: ReadonlyArray<Event>,
+    condition?: StoreCondition,
+    refused: (offset: number) => Effect.Effect<never, E> = neverRefused
+  ): Effect.Effect<ReadonlyArray<Receipt>, InvalidEvent | StoreError | E> =>
+    Effect.flatMap(store.inTransaction, (inTransaction) =>
+      Effect.zipRight(
+        inTransaction ? Effect.void : queue.room,
+        Effect.suspend((): Effect.Effect<ReadonlyArray<Receipt>, InvalidEvent | StoreError | E> => {
+          const rows = encodeAll(events, maxPayloadBytes)
+          if (rows instanceof InvalidEvent) return rows
+          if (rows.length === 0) return Effect.succeed([])
+          const batch = distinct(rows)
+          const group = { rows: batch.rows, condition }
+          const result: Effect.Effect<GroupResult, StoreError> = inTransaction
+            // only the fiber that is in the transaction can write in it
+            ? Effect.map(store.append([group]), (results) => results[0]!)
+            : queue.submit(group)
+          return Effect.flatMap(result, (answer) =>
+            answer._tag === "Refused" ? refused(answer.offset) : report(rows, batch.spread(answer.outcomes)))
+        })
+      ))
+
+  const page = (checked: CheckedQuery, state: ReadState): Effect.Effect<Page, StoreError> =>
+    store.page({
+      filters: checked.filters,
+      after: state.after,
+      through: state.through,
+      backward: checked.backward,
+      limit: Math.min(pageRows, state.left)
+    })
+
+  const readPage = (
+    checked: CheckedQuery,
+    state: ReadState
+  ): Effect.Effect<readonly [Chunk.Chunk<RecordedEvent>, Option.Option<ReadState>], ReadError> => {
+    if (state.failure !== undefined) return state.failure
+    return Effect.flatMap(page(checked, state), ({ incarnation, next, rows }) => {
+      if (incarnation !== state.incarnation) {
+        return Effect.flatMap(
+          store.head,
+          (head) => new LedgerReplaced({ expected: state.incarnation, found: head.incarnation, head: head.offset })
+        )
+      }
+      const events: Array<RecordedEvent> = []
+      let expected = checked.backward ? state.through : state.after + 1
+      const step = checked.backward ? -1 : 1
+      let failure: CorruptEvent | undefined
+      for (const row of rows) {
+        const event = checked.filters.length === 0 && offsetOf(row) !== expected ? "the row is missing" : decode(row)
+        if (typeof event === "string") {
+          failure = new CorruptEvent({
+            offset: event === "the row is missing" ? expected : offsetOf(row),
+            reason: event
+          })
+          break
+        }
+        events.push(event)
+        expected += step
+      }
+      const left = state.left - events.length
+      const rest: ReadState | undefined = failure !== undefined
+        ? { ...state, failure }
+        : next === null || left === 0
+        ? undefined
+        : checked.backward
+        ? { ...state, left, through: next - 1 }
+        : { ...state, left, after: next }
+      return Effect.succeed([Chunk.unsafeFromArray(events), Option.fromNullable(rest)] as const)
+    })
+  }
+
+  const read = (checked: CheckedQuery): Stream.Stream<RecordedEvent, ReadError> =>
+    Stream.unwrap(Effect.flatMap(store.head, (head) => {
+      const { after, incarnation } = checked.cursor
+      if (after > head.offset || (incarnation !== undefined && incarnation !== head.incarnation)) {
+        return new LedgerReplaced({ expected: incarnation ?? null, found: head.incarnation, head: head.offset })
+      }
+      const through = Math.min(checked.through, head.offset)
+      if (after >= through || checked.limit === 0) return Effect.succeed(Stream.empty)
+      const start: ReadState = {
+        incarnation: head.incarnation,
+        after,
+        through,
+        left: checked.limit,
+        failure: undefined
+      }
+      return Effect.succeed(Stream.paginateChunkEffect(start, (state) => readPage(checked, state)))
+    }))
+
+  const readQuery = (query: Parameters<Service["read"]>[0]): Stream.Stream<RecordedEvent, ReadError> =>
+    Stream.unwrap(Effect.map(Effect.suspend(() => checkQuery(query)), read))
+
+  const collect = (
+    stream: Stream.Stream<RecordedEvent, ReadError>
+  ): Effect.Effect<ReadonlyArray<RecordedEvent>, ReadError> =>
+    Effect.suspend(() => {
+      const all: Array<RecordedEvent> = []
+      return Effect.as(
+        Stream.runForEachChunk(stream, (chunk) =>
+          Effect.sync(() => {
+            for (const event of chunk) all.push(event)
+          })),
+        all
+      )
+    })
+
+  return {
+    ledger: {
+      append: (event) => Effect.map(write([event]), (receipts) => receipts[0]!),
+      appendAll: (events) => Effect.suspend(() => write(Array.from(events))),
+      appendIf: (condition, events) =>
+        Effect.flatMap(
+          Effect.suspend(() => checkCondition(condition)),
+          (checked) => write(Array.from(events), checked, (offset) => new AppendConditionFailed({ offset }))
+        ),
+      get: (id) =>
+        Effect.flatMap(Effect.suspend(() => checkId(id)), (checked) =>
+          Effect.flatMap(
+            store.get(checked),
+            Option.match({
+              onNone: () => Effect.succeedNone,
+              onSome: (row) => {
+                const event = decode(row)
+                return typeof event === "string"
+                  ? new CorruptEvent({ offset: offsetOf(row), reason: event })
+                  : Effect.succeedSome(event)
+              }
+            })
+          )),
+      events: collect(readQuery({})),
+      eventsForRun: (runId) => collect(readQuery({ filter: { runId } })),
+      runs: store.runs,
+      latestOffset: Effect.map(store.head, (head) => head.offset),
+      incarnation: Effect.map(store.head, (head) => head.incarnation),
+      tail: (after) => readQuery({ after }),
+      read: readQuery
+    },
+    admin: { reset: store.reset }
+  }
+})
+
+interface ReadState {
+  readonly incarnation: string
+  readonly after: number
+  readonly through: number
+  readonly left: number
+  /** What to fail with once the events before it were delivered. */
+  readonly failure: CorruptEvent | undefined
+}
+
+const pageRows = 1000
+
+const neverRefused = (): Effect.Effect<never> => Effect.dieMessage("the store refused a condition that nobody set")
+
+const encodeAll = (events: ReadonlyArray<Event>, maxPayloadBytes: number): ReadonlyArray<Row> | InvalidEvent => {
+  const rows: Array<Row> = []
+  for (let index = 0; index < events.length; index++) {
+    const row = encode(events[index]!, maxPayloadBytes)
+    if (row instanceof FieldIssue) return new InvalidEvent({ index, path: row.path, reason: row.reason })
+    rows.push(row)
+  }
+  return rows
+}
+
+interface Batch {
+  readonly rows: NonEmptyReadonlyArray<Row>
+  /** The outcomes of all events, from those of the distinct rows. */
+  readonly spread: (outcomes: ReadonlyArray<Outcome>) => ReadonlyArray<Outcome>
+}
+
+// an id that stands twice in a batch is a duplicate of its first occurrence; stores see distinct ids
+const distinct = (rows: ReadonlyArray<Row>): Batch => {
+  const places = new Map<string, number>()
+  const kept: Array<Row> = []
+  for (const row of rows) {
+    if (places.has(row.id)) continue
+    places.set(row.id, kept.length)
+    kept.push(row)
+  }
+  return {
+    rows: kept as unknown as NonEmptyReadonlyArray<Row>,
+    spread: (outcomes) => {
+      if (kept.length === rows.length) return outcomes
+      return rows.map((row) => {
+        const place = places.get(row.id)!
+        const { offset, status } = outcomes[place]!
+        if (kept[place] === row) return outcomes[place]!
+        return { offset, status: status !== "divergent" && sameContent(kept[place]!, row) ? "identical" : "divergent" }
+      })
+    }
+  }
+}
+
+const report = (
+  rows: ReadonlyArray<Row>,
+  outcomes: ReadonlyArray<Outcome>
+): Effect.Effect<ReadonlyArray<Receipt>> => {
+  let appended = 0
+  const divergent: Array<Receipt> = []
+  const receipts = outcomes.map(({ offset, status }, index) => {
+    const { id } = rows[index]!
+    if (status === "appended") {
+      appended++
+      return Receipt.Appended({ id, offset })
+    }
+    const receipt = Receipt.Duplicate({ id, offset, identical: status === "identical" })
+    if (!receipt.identical) divergent.push(receipt)
+    return receipt
+  })
+  LedgerMetrics.appended.unsafeUpdate(appended, [])
+  LedgerMetrics.duplicates.unsafeUpdate(rows.length - appended, [])
+  if (divergent.length === 0) return Effect.succeed(receipts)
+  const { id, offset } = divergent[0]!
+  return Effect.as(
+    Effect.zipRight(
+      Metric.incrementBy(LedgerMetrics.divergent, divergent.length),
+      Effect.logWarning(
+        `${divergent.length} appended event(s) have the id of a recorded event and other content; the first write stands`
+      ).pipe(Effect.annotateLogs({ package: "effect-ledger", module: "Ledger", id, offset }))
+    ),
+    receipts
+  )
+}

@@ -1,0 +1,191 @@
+/** The Postgres set-up, by version. A changed function gets a new version, and so a new name. */
+import { maxInt, maxTime, minTime } from "../fields.js"
+import type { Names } from "../sqlStore.js"
+
+export const version = 1
+
+/** The function that appends, by the version of the set-up that made it. */
+export const appendFunction = (names: Names): string => names.of(`append_v${version}`)
+
+export const create = (names: Names): ReadonlyArray<string> => {
+  const { events, meta } = names
+  const text = (column: string, max: number) =>
+    `${column} text COLLATE "C" CHECK (length(${column}) BETWEEN 1 AND ${max})`
+  const index = (name: string, column: string, where = "") =>
+    `CREATE INDEX "${names.prefix}${name}" ON ${events} (${column}, "offset")${where}`
+  return [
+    `CREATE TABLE ${meta} (
+  one int4 PRIMARY KEY CHECK (one = 1),
+  version int4 NOT NULL,
+  incarnation text COLLATE "C" NOT NULL
+)`,
+    // empty: appends lock it, so that the lock needs a privilege and nobody else's query waits
+    `CREATE TABLE ${names.of("lock")} ()`,
+    `CREATE TABLE ${events} (
+  "offset" int8 PRIMARY KEY CHECK ("offset" > 0),
+  ${text("id", 64)} NOT NULL UNIQUE,
+  ${text("run_id", 255)} NOT NULL,
+  turn int4 NOT NULL CHECK (turn BETWEEN 0 AND ${maxInt}),
+  kind text COLLATE "C" NOT NULL CHECK (length(kind) <= 255 AND kind ~ '^[a-z][a-z0-9]*(\\.[a-z][a-z0-9]*)+$' AND kind !~ '\\n'),
+  ${text("actor", 255)} NOT NULL,
+  payload text COLLATE "C" NOT NULL CHECK (json_typeof(payload::json) = 'object'),
+  created_at int8 NOT NULL CHECK (created_at BETWEEN ${minTime} AND ${maxTime}),
+  schema_version int4 NOT NULL CHECK (schema_version BETWEEN 1 AND ${maxInt}),
+  ${text("session_id", 255)},
+  ${text("model_profile", 255)},
+  ${text("model_id", 255)},
+  digest bytea NOT NULL CHECK (length(digest) = 32)
+) WITH (
+  autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000,
+  autovacuum_analyze_scale_factor = 0.02, autovacuum_freeze_min_age = 0
+)`,
+    index("run", "run_id"),
+    index("kind", "kind"),
+    index("actor", "actor"),
+    index("session", "session_id", " WHERE session_id IS NOT NULL"),
+    index("model", "model_id", " WHERE model_id IS NOT NULL"),
+    `CREATE VIEW ${names.view} AS SELECT
+  "offset", id, run_id, turn, kind, actor, payload::json AS payload, to_timestamp(created_at / 1000.0) AS created_at,
+  schema_version, session_id, model_profile, model_id, encode(digest, 'hex') AS digest
+FROM ${events}`,
+    `CREATE FUNCTION ${names.of("refuse")}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'the ledger is append-only' USING ERRCODE = 'restrict_violation'; END $$`,
+    `CREATE TRIGGER "${names.prefix}append_only" BEFORE UPDATE OR DELETE OR TRUNCATE ON ${events}
+FOR EACH STATEMENT EXECUTE FUNCTION ${names.of("refuse")}()`,
+    enableGuard(names),
+    append(names)
+  ]
+}
+
+export const enableGuard = (names: Names): string =>
+  `ALTER TABLE ${names.events} ENABLE ALWAYS TRIGGER "${names.prefix}append_only"`
+
+export const disableGuard = (names: Names): string =>
+  `ALTER TABLE ${names.events} DISABLE TRIGGER "${names.prefix}append_only"`
+
+/**
+ * Appends a batch of rows with distinct ids, given as arrays of their columns. Answers JSON text: `{"last": n}` is the
+ * last offset before the batch, `known` lists the rows that were recorded already as `[place, offset, same content]`
+ * (places from 1), `conflict` is the offset that refused the condition.
+ *
+ * The lock comes first and everything that is looked at comes in later statements, whose snapshots see what the previous
+ * holder committed. Known ids are probed one by one, with sequential scans off: a join decays to a scan of the table in
+ * sessions that live longer than its statistics. A condition is built with only the fields that it has.
+ */
+const append = (names: Names): string => {
+  const { events } = names
+  return `CREATE FUNCTION ${appendFunction(names)}(
+  ids text[], run_ids text[], turns int4[], kinds text[], actors text[], payloads text[], times int8[],
+  schema_versions int4[], session_ids text[], model_profiles text[], model_ids text[], digests bytea[],
+  condition json, commits text, lock_millis int4
+) RETURNS text LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET lock_timeout = '10s' AS $$
+DECLARE
+  last int8;
+  places int8[];
+  offsets int8[];
+  same boolean[];
+  filter json;
+  field record;
+  member text;
+  terms text;
+  driver text;
+  members text[];
+  conflict int8;
+  found int8;
+BEGIN
+  IF commits = 'off' OR (commits = 'on' AND current_setting('synchronous_commit') = 'off') THEN
+    PERFORM set_config('synchronous_commit', commits, true);
+  END IF;
+  -- an attribute of the function, so that the caller's setting is back when it returns
+  PERFORM set_config('lock_timeout', lock_millis::text, true);
+  LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE;
+  SELECT e."offset" INTO last FROM ${events} AS e ORDER BY e."offset" DESC LIMIT 1;
+  last := coalesce(last, 0);
+
+  SELECT array_agg(p.place ORDER BY p.place), array_agg(p.known ORDER BY p.place) INTO places, offsets
+  FROM (
+    SELECT u.place, (SELECT e."offset" FROM ${events} AS e WHERE e.id = u.id) AS known
+    FROM unnest(ids) WITH ORDINALITY AS u(id, place)
+  ) AS p WHERE p.known IS NOT NULL;
+
+  IF places IS NOT NULL THEN
+    SELECT array_agg(e.run_id = u.run_id AND e.turn = u.turn AND e.kind = u.kind AND e.actor = u.actor
+      AND e.payload = u.payload AND e.schema_version = u.schema_version
+      AND e.session_id IS NOT DISTINCT FROM u.session_id AND e.model_profile IS NOT DISTINCT FROM u.model_profile
+      AND e.model_id IS NOT DISTINCT FROM u.model_id ORDER BY u.place) INTO same
+    FROM unnest(run_ids, turns, kinds, actors, payloads, schema_versions, session_ids, model_profiles, model_ids)
+      WITH ORDINALITY AS u(run_id, turn, kind, actor, payload, schema_version, session_id, model_profile, model_id, place)
+    JOIN unnest(places, offsets) AS k(place, known) ON k.place = u.place
+    JOIN ${events} AS e ON e."offset" = k.known;
+  END IF;
+
+  IF condition IS NOT NULL AND coalesce(cardinality(places), 0) < cardinality(ids) THEN
+    IF (condition->>'after')::int8 > last THEN
+      RETURN json_build_object('conflict', last);
+    END IF;
+    FOR filter IN SELECT * FROM json_array_elements(condition->'noneMatch') LOOP
+      terms := format(' AND e."offset" > %s', (condition->>'after')::int8);
+      IF places IS NOT NULL THEN
+        terms := terms || format(' AND e."offset" <> ALL (%L::int8[])',
+          ARRAY(SELECT k.known FROM unnest(offsets, same) AS k(known, same) WHERE k.same));
+      END IF;
+      IF filter->>'createdFrom' IS NOT NULL THEN
+        terms := terms || format(' AND e.created_at >= %s', (filter->>'createdFrom')::int8);
+      END IF;
+      IF filter->>'createdUntil' IS NOT NULL THEN
+        terms := terms || format(' AND e.created_at < %s', (filter->>'createdUntil')::int8);
+      END IF;
+      driver := NULL;
+      members := ARRAY[NULL]::text[];
+      IF filter->>'runId' IS NOT NULL THEN
+        driver := 'run_id';
+        members := ARRAY[filter->>'runId'];
+      END IF;
+      FOR field IN SELECT * FROM (VALUES
+        (1, 'sessionIds', 'session_id'), (2, 'modelIds', 'model_id'), (3, 'actors', 'actor'), (4, 'kinds', 'kind')
+      ) AS f(n, name, col) WHERE filter->f.name IS NOT NULL ORDER BY f.n LOOP
+        IF driver IS NULL THEN
+          driver := field.col;
+          members := ARRAY(SELECT json_array_elements_text(filter->field.name));
+        ELSE
+          terms := terms || format(' AND e.%I = ANY (%L::text[])', field.col,
+            ARRAY(SELECT json_array_elements_text(filter->field.name)));
+        END IF;
+      END LOOP;
+      FOREACH member IN ARRAY members LOOP
+        EXECUTE 'SELECT e."offset" FROM ${events} AS e WHERE true' ||
+          CASE WHEN driver IS NULL THEN '' ELSE format(' AND e.%I = %L', driver, member) END ||
+          terms || ' ORDER BY e."offset" LIMIT 1' INTO found;
+        conflict := least(conflict, found);
+      END LOOP;
+    END LOOP;
+    IF conflict IS NOT NULL THEN
+      RETURN json_build_object('conflict', conflict);
+    END IF;
+  END IF;
+
+  IF places IS NULL THEN
+    INSERT INTO ${events} ("offset", id, run_id, turn, kind, actor, payload, created_at, schema_version, session_id,
+      model_profile, model_id, digest)
+    SELECT last + u.place, u.id, u.run_id, u.turn, u.kind, u.actor, u.payload, u.created_at, u.schema_version,
+      u.session_id, u.model_profile, u.model_id, u.digest
+    FROM unnest(ids, run_ids, turns, kinds, actors, payloads, times, schema_versions, session_ids, model_profiles,
+      model_ids, digests) WITH ORDINALITY AS u(id, run_id, turn, kind, actor, payload, created_at, schema_version,
+      session_id, model_profile, model_id, digest, place);
+    RETURN '{"last":' || last || '}';
+  END IF;
+
+  INSERT INTO ${events} ("offset", id, run_id, turn, kind, actor, payload, created_at, schema_version, session_id,
+    model_profile, model_id, digest)
+  SELECT last + row_number() OVER (ORDER BY u.place), u.id, u.run_id, u.turn, u.kind, u.actor, u.payload, u.created_at,
+    u.schema_version, u.session_id, u.model_profile, u.model_id, u.digest
+  FROM unnest(ids, run_ids, turns, kinds, actors, payloads, times, schema_versions, session_ids, model_profiles,
+    model_ids, digests) WITH ORDINALITY AS u(id, run_id, turn, kind, actor, payload, created_at, schema_version,
+    session_id, model_profile, model_id, digest, place)
+  WHERE NOT EXISTS (SELECT 1 FROM unnest(places) AS k(place) WHERE k.place = u.place);
+  RETURN json_build_object('last', last, 'known',
+    (SELECT json_agg(json_build_array(k.place, k.known, k.same) ORDER BY k.place)
+     FROM unnest(places, offsets, same) AS k(place, known, same)));
+END $$`
+}

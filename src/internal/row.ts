@@ -1,0 +1,160 @@
+/** Event ⇄ row: the one codec. Hand-written, as it runs once for each event that is written or read. */
+import * as DateTime from "effect/DateTime"
+import type { Event, JsonObject, RecordedEvent } from "../Event.js"
+import type { Row, StoredRow } from "../LedgerStore.js"
+import { canonicalJson, formatPath } from "./canonicalJson.js"
+import { type Content, digest } from "./digest.js"
+import * as Fields from "./fields.js"
+
+/** The field that is wrong, and what was expected. */
+export class FieldIssue {
+  constructor(readonly path: string, readonly reason: string) {}
+}
+
+/** Checks an event and takes its row: from here on the caller's object is not looked at again. */
+export const encode = (input: Event, maxPayloadBytes: number): Row | FieldIssue => {
+  if (typeof input !== "object" || input === null) return new FieldIssue("event", "expected an event")
+  // the caller may have silenced the types: nothing is known of the fields yet
+  const event: Readonly<Record<keyof Event, unknown>> = input
+  const createdAt = DateTime.isDateTime(event.createdAt) ? event.createdAt.epochMillis : undefined
+  const issue = unknownField(event) ??
+    refuse("id", Fields.id(event.id)) ??
+    refuse("runId", Fields.name(event.runId)) ??
+    refuse("turn", Fields.turn(event.turn)) ??
+    refuse("kind", Fields.kind(event.kind)) ??
+    refuse("actor", Fields.name(event.actor)) ??
+    refuse("createdAt", Fields.epochMillis(createdAt)) ??
+    refuse("schemaVersion", Fields.schemaVersion(event.schemaVersion)) ??
+    refuse("sessionId", Fields.optionalName(event.sessionId)) ??
+    refuse("modelProfile", Fields.optionalName(event.modelProfile)) ??
+    refuse("modelId", Fields.optionalName(event.modelId))
+  if (issue !== undefined) return issue
+  const payload = encodePayload(event.payload, maxPayloadBytes)
+  if (typeof payload !== "string") return payload
+  const content: Content = {
+    id: event.id as string,
+    runId: event.runId as string,
+    turn: event.turn as number,
+    kind: event.kind as string,
+    actor: event.actor as string,
+    payload,
+    createdAt: createdAt!,
+    schemaVersion: event.schemaVersion as number,
+    sessionId: event.sessionId as string | null,
+    modelProfile: event.modelProfile as string | null,
+    modelId: event.modelId as string | null
+  }
+  return { ...content, digest: digest(content) }
+}
+
+/** Whether two rows say the same: every field but `createdAt` (a step that is repeated has a new time). */
+export const sameContent = (self: Row, that: Row): boolean =>
+  self.id === that.id &&
+  self.runId === that.runId &&
+  self.turn === that.turn &&
+  self.kind === that.kind &&
+  self.actor === that.actor &&
+  self.payload === that.payload &&
+  self.schemaVersion === that.schemaVersion &&
+  self.sessionId === that.sessionId &&
+  self.modelProfile === that.modelProfile &&
+  self.modelId === that.modelId
+
+/** Reads a stored row back; a string says why it cannot be an event. */
+export const decode = (row: StoredRow): RecordedEvent | string => {
+  const [offset, id, runId, turn, kind, actor, payload, time, schemaVersion, sessionId, modelProfile, modelId] = row
+  const createdAt = Number(time)
+  const reason = stored("id", Fields.id(id)) ??
+    stored("run_id", Fields.name(runId)) ??
+    stored("turn", Fields.turn(turn)) ??
+    stored("kind", Fields.kind(kind)) ??
+    stored("actor", Fields.name(actor)) ??
+    stored("created_at", Fields.epochMillis(createdAt)) ??
+    stored("schema_version", Fields.schemaVersion(schemaVersion)) ??
+    stored("session_id", Fields.optionalName(sessionId)) ??
+    stored("model_profile", Fields.optionalName(modelProfile)) ??
+    stored("model_id", Fields.optionalName(modelId))
+  if (reason !== undefined) return reason
+  const object = decodePayload(payload)
+  if (typeof object === "string") return `payload: ${object}`
+  return {
+    offset: Number(offset),
+    id: id as string,
+    runId: runId as string,
+    turn: turn as number,
+    kind: kind as string,
+    actor: actor as string,
+    payload: object,
+    createdAt: DateTime.unsafeMake(createdAt),
+    schemaVersion: schemaVersion as number,
+    sessionId: sessionId as string | null,
+    modelProfile: modelProfile as string | null,
+    modelId: modelId as string | null
+  }
+}
+
+/** The row's offset; 0 when it has none. */
+export const offsetOf = (row: StoredRow): number => Number(row[0])
+
+const fieldNames: ReadonlySet<string> = new Set<keyof Event>([
+  "id",
+  "runId",
+  "turn",
+  "kind",
+  "actor",
+  "payload",
+  "createdAt",
+  "schemaVersion",
+  "sessionId",
+  "modelProfile",
+  "modelId"
+])
+
+const unknownField = (event: object): FieldIssue | undefined => {
+  for (const key of Object.keys(event)) {
+    if (!fieldNames.has(key)) {
+      return new FieldIssue(
+        key,
+        key === "offset"
+          ? "a recorded event has its place already: see Event.fromRecorded"
+          : "is not a field of an event"
+      )
+    }
+  }
+  return undefined
+}
+
+const refuse = (path: string, reason: Fields.Refusal): FieldIssue | undefined =>
+  reason === undefined ? undefined : new FieldIssue(path, reason)
+
+const stored = (column: string, reason: Fields.Refusal): string | undefined =>
+  reason === undefined ? undefined : `${column}: ${reason}`
+
+const encodePayload = (payload: unknown, maxBytes: number): string | FieldIssue => {
+  if (typeof payload !== "object" || payload === null || Array.isArray(payload)) {
+    return new FieldIssue("payload", "expected a JSON object")
+  }
+  const json = canonicalJson(payload, maxBytes)
+  if (typeof json !== "string") return new FieldIssue(formatPath("payload", json.path), json.reason)
+  return json.length * 3 > maxBytes && Buffer.byteLength(json) > maxBytes
+    ? new FieldIssue("payload", `is larger than ${maxBytes} bytes of JSON`)
+    : json
+}
+
+// what JSON.parse accepts and canonical JSON never holds: numbers beyond 1e308, lone surrogates, __proto__
+const suspicious = /[eE]\+?\d{3}|\\u[dD][89a-fA-F]|__proto__/
+
+const decodePayload = (text: unknown): JsonObject | string => {
+  if (typeof text !== "string") return "expected JSON text"
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value !== "object" || value === null || Array.isArray(value)) return "expected a JSON object"
+    if (suspicious.test(text)) {
+      const json = canonicalJson(value, Number.MAX_SAFE_INTEGER)
+      if (typeof json !== "string") return json.reason
+    }
+    return value as JsonObject
+  } catch {
+    return "is not JSON"
+  }
+}

@@ -1,0 +1,137 @@
+/** What the SQL of both databases has in common: names, columns, and the queries that read a page. */
+import type { PageRequest, StoredRow, StoreFilter } from "../LedgerStore.js"
+
+/** The identifiers of one ledger, ready to stand in SQL. */
+export interface Names {
+  readonly prefix: string
+  readonly schema: string | undefined
+  readonly events: string
+  readonly meta: string
+  readonly view: string
+  /** Quotes one of this ledger's identifiers, with its schema where there is one. */
+  readonly of: (suffix: string) => string
+}
+
+/** `undefined` when the prefix (or schema) cannot stand in an identifier. */
+export const names = (prefix: string, schema?: string): Names | undefined => {
+  if (!identifier.test(prefix) || (schema !== undefined && !identifier.test(schema))) return undefined
+  const of = (suffix: string) => `${schema === undefined ? "" : `"${schema}".`}"${prefix}${suffix}"`
+  return { prefix, schema, events: of("events"), meta: of("meta"), view: of("view"), of }
+}
+
+const identifier = /^[a-z_][a-z0-9_]{0,39}$/
+
+/** Why {@link names} refuses. */
+export const badName =
+  "a prefix or schema is 1 to 40 lowercase letters, digits and underscores, and does not begin with a digit"
+
+/** The columns of a stored row, in the order of `StoredRow`. */
+export const columns =
+  `"offset", id, run_id, turn, kind, actor, payload, created_at, schema_version, session_id, model_profile, model_id`
+
+/** A statement, and the values of its parameters. */
+export interface Statement {
+  readonly text: string
+  readonly params: ReadonlyArray<unknown>
+}
+
+/** The range of offsets that one statement looks at, and the statement. */
+export interface PageStatement extends Statement {
+  readonly after: number
+  readonly through: number
+}
+
+/**
+ * The statement that reads a page. A filter whose arrays have several members becomes one keyset branch for each member,
+ * merged by offset: `IN (…) ORDER BY` would sort everything that matches. A filter that no index answers alone looks at
+ * a bounded range of offsets, so that no statement runs for as long as the ledger is large.
+ */
+export const pageStatement = (table: string, request: PageRequest, numbered: boolean): PageStatement => {
+  const params: Array<unknown> = []
+  const bind = (value: unknown): string => {
+    params.push(value)
+    return numbered ? `$${params.length}` : "?"
+  }
+  const branches = request.filters.flatMap(expand)
+  const span = branches.every(isSelective) ? Number.MAX_SAFE_INTEGER : scanSpan
+  const after = request.backward ? Math.max(request.after, request.through - span) : request.after
+  const through = request.backward ? request.through : Math.min(request.through, request.after + span)
+  const order = `ORDER BY "offset" ${request.backward ? "DESC" : "ASC"}`
+  const range = () => `"offset" > ${bind(after)} AND "offset" <= ${bind(through)}`
+  const any = (filters: ReadonlyArray<StoreFilter>) =>
+    filters.map((filter) => `(${predicate(filter, bind)})`).join(" OR ")
+  const merged = branches.length > 1 && branches.length <= maxBranches
+  const rows = merged
+    ? `SELECT ${columns} FROM ${table} WHERE "offset" IN (SELECT "offset" FROM (${
+      branches.map((branch, index) =>
+        `SELECT "offset" FROM (SELECT "offset" FROM ${table} WHERE ${
+          predicate(branch, bind)
+        } AND ${range()} ${order} LIMIT ${bind(request.limit)}) AS b${index}`
+      ).join(" UNION ")
+    }) AS u ${order} LIMIT ${bind(request.limit)})`
+    : `SELECT ${columns} FROM ${table} WHERE ${
+      branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
+    }${range()} ${order} LIMIT ${bind(request.limit)}`
+  // the last row may go over the bound, so that there is always one
+  const text =
+    `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
+    `FROM (${rows}) AS p) AS q WHERE before < ${pageBytes} ${order}`
+  return { text, params, after, through }
+}
+
+/** Where to go on after a page, see `Page.next`. */
+export const nextOf = (
+  request: PageRequest,
+  statement: PageStatement,
+  rows: ReadonlyArray<StoredRow>
+): number | null => {
+  const cut = rows.length >= request.limit || mayBeCut(rows)
+  const last = cut ? Number(rows[rows.length - 1]![0]) : request.backward ? statement.after + 1 : statement.through
+  return (request.backward ? last <= request.after + 1 : last >= request.through) ? null : last
+}
+
+/** A filter as SQL, `true` when it is empty. Its values go through `bind`. */
+export const predicate = (filter: StoreFilter, bind: (value: unknown) => string): string => {
+  const terms: Array<string> = []
+  const oneOf = (column: string, members: ReadonlyArray<string> | undefined) => {
+    if (members === undefined) return
+    terms.push(
+      members.length === 1 ? `${column} = ${bind(members[0])}` : `${column} IN (${members.map(bind).join(", ")})`
+    )
+  }
+  oneOf("run_id", filter.runId === undefined ? undefined : [filter.runId])
+  for (const [key, column] of arrays) oneOf(column, filter[key])
+  if (filter.createdFrom !== undefined) terms.push(`created_at >= ${bind(filter.createdFrom)}`)
+  if (filter.createdUntil !== undefined) terms.push(`created_at < ${bind(filter.createdUntil)}`)
+  return terms.length === 0 ? "true" : terms.join(" AND ")
+}
+
+/** The array fields and their columns, the most selective first. */
+export const arrays = [
+  ["sessionIds", "session_id"],
+  ["modelIds", "model_id"],
+  ["actors", "actor"],
+  ["kinds", "kind"]
+] as const
+
+const pageBytes = 2 ** 23
+const scanSpan = 50_000
+const maxBranches = 50
+
+/** One branch for each member of the filter's most selective array: each is one range of one index. */
+export const expand = (filter: StoreFilter): ReadonlyArray<StoreFilter> => {
+  if (filter.runId !== undefined) return [filter]
+  const key = arrays.map(([field]) => field).find((field) => filter[field] !== undefined)
+  return key === undefined ? [filter] : filter[key]!.map((member) => Object.assign({}, filter, { [key]: [member] }))
+}
+
+// whether an index finds the rows of a branch without passing over many others
+const isSelective = (branch: StoreFilter): boolean =>
+  branch.runId !== undefined || branch.sessionIds !== undefined || branch.modelIds !== undefined ||
+  (Object.keys(branch).length === 1 && (branch.actors !== undefined || branch.kinds !== undefined))
+
+const mayBeCut = (rows: ReadonlyArray<StoredRow>): boolean => {
+  let length = 0
+  for (const row of rows) length += String(row[6]).length
+  return length * 3 >= pageBytes
+}

@@ -1,0 +1,434 @@
+/** The store in SQLite. */
+import type { SqlClient } from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
+import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
+import * as LedgerMetrics from "../LedgerMetrics.js"
+import type {
+  AppendGroup,
+  GroupResult,
+  Head,
+  LedgerStore,
+  Outcome,
+  Row,
+  StoreCondition,
+  StoredRow
+} from "../LedgerStore.js"
+import * as migrations from "./migrations/sqlite.js"
+import { reasonOf, toStoreError } from "./sqlError.js"
+import {
+  badName,
+  columns,
+  expand,
+  type Names,
+  names as makeNames,
+  nextOf,
+  pageStatement,
+  predicate
+} from "./sqlStore.js"
+import * as Transaction from "./transaction.js"
+
+export interface Options {
+  readonly prefix: string
+  /** How long a write waits for another process's before it fails with `StoreUnavailable`. */
+  readonly busyTimeout: Duration.DurationInput
+  /** The client is ours: its durability is set as the option says, otherwise it is only raised. */
+  readonly owned: boolean
+  readonly durability: "full" | "relaxed"
+}
+
+export const make = Effect.fnUntraced(function*(
+  client: SqlClient,
+  options: Options
+): Effect.fn.Return<Context.Tag.Service<LedgerStore>, SetupError, Scope.Scope> {
+  const names = makeNames(options.prefix)
+  if (names === undefined) return yield* new StoreFailure({ method: "setup", cause: new Error(badName) })
+  const connection = yield* client.reserve.pipe(
+    Effect.scoped,
+    Effect.mapError((error) => toStoreError("setup", error, false) as SetupError)
+  )
+  const connections = Transaction.connections(client, (other) => other === connection)
+  const sql = statements(names)
+
+  const retryBusy = <A, R>(effect: Effect.Effect<A, StoreError, R>): Effect.Effect<A, StoreError, R> =>
+    Effect.retry(effect, {
+      while: (error) =>
+        error._tag === "StoreUnavailable" && reasonOf(error.cause) === "LockTimeout"
+          ? Effect.as(Metric.increment(LedgerMetrics.retries), true)
+          : false,
+      schedule: busySchedule(options.busyTimeout)
+    })
+
+  /** Runs a piece of synchronous work in the caller's transaction, or in one of its own that takes the write lock first. */
+  const write = <A>(method: string, work: (db: Database) => Generator<void, A>): Effect.Effect<A, StoreError> =>
+    Effect.flatMap(connections.joined, (joined) => {
+      const run = (conn: Connection) =>
+        Effect.uninterruptible(drive(transact(new Database(conn), joined !== undefined, sql.lock, work))).pipe(
+          Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
+        )
+      return retryBusy(
+        joined !== undefined
+          ? connections.alone(joined, run(joined))
+          : Effect.mapError(connections.reserved(run), (error) => toStoreError(method, error, false))
+      )
+    })
+
+  const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
+    retryBusy(Effect.mapError(
+      connections.any((conn) =>
+        Effect.try({
+          try: () => work(new Database(conn)),
+          catch: (error) => toStoreError(method, error, false)
+        })
+      ),
+      (error) => toStoreError(method, error, false)
+    ))
+
+  const incarnation = (db: Database): string => String(db.values(sql.incarnation)[0]![0])
+
+  yield* setUp(names, options, read, write)
+
+  return {
+    append: (groups) => write("append", (db) => appendAll(db, sql, groups)),
+    page: (request) =>
+      read("read", (db) => {
+        const statement = pageStatement(names.events, request, false)
+        const rows = db.values(statement.text, statement.params)
+        // after the rows: an incarnation never comes back, so a reader that still sees its own read from it
+        return { incarnation: incarnation(db), rows, next: nextOf(request, statement, rows) }
+      }),
+    get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
+    runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
+    head: read("head", (db): Head => {
+      const [incarnation, offset, digest] = db.values(sql.head)[0]!
+      return { incarnation: String(incarnation), offset: Number(offset ?? 0), digest: digest as string | null }
+    }),
+    reset: write("reset", function*(db) {
+      for (const text of migrations.dropGuards(names)) db.run(text)
+      db.run(sql.clear)
+      for (const text of migrations.guards(names)) db.run(text)
+      db.run(sql.newIncarnation, [randomUUID()])
+    }),
+    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
+  }
+})
+
+/**
+ * The connection, synchronously: the driver works on this thread, so a transaction that runs in one go lets no other
+ * fiber's statement in between.
+ */
+class Database {
+  constructor(private readonly connection: Connection) {}
+  run(text: string, params: ReadonlyArray<unknown> = []): void {
+    now(this.connection.executeRaw(text, params))
+  }
+  values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
+    return now(this.connection.executeValues(text, params))
+  }
+}
+
+const now = <A>(effect: Effect.Effect<A, SqlError>): A => {
+  const exit = Effect.runSyncExit(effect)
+  if (Exit.isSuccess(exit)) return exit.value
+  throw Cause.squash(exit.cause)
+}
+
+/** Runs the work to its end and lets the program breathe wherever it yields. */
+const drive = <A>(work: Generator<void, A>): Effect.Effect<A, unknown> =>
+  Effect.suspend(() => {
+    try {
+      const step = work.next()
+      return step.done === true ? Effect.succeed(step.value) : Effect.zipRight(breathe, drive(work))
+    } catch (error) {
+      return Effect.fail(error)
+    }
+  })
+
+const breathe = Effect.async<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
+const busySchedule = (timeout: Duration.DurationInput) =>
+  Schedule.exponential("1 millis", 1.5).pipe(
+    Schedule.union(Schedule.spaced("25 millis")),
+    Schedule.jittered,
+    Schedule.upTo(timeout)
+  )
+
+/** How long SQLite itself may wait for a lock. It does so on the event loop's thread: the rest of the wait is ours. */
+const blockingMillis = 5
+
+function* transact<A>(
+  db: Database,
+  joined: boolean,
+  lock: string,
+  work: (db: Database) => Generator<void, A>
+): Generator<void, A> {
+  const before = Number(db.values("PRAGMA busy_timeout")[0]![0])
+  db.run(`PRAGMA busy_timeout = ${blockingMillis}`)
+  try {
+    // BEGIN alone takes no lock, and a transaction that reads before it writes may find its snapshot outdated
+    db.run(joined ? "SAVEPOINT effect_ledger" : "BEGIN IMMEDIATE")
+    if (joined) {
+      try {
+        db.run(lock)
+      } catch (error) {
+        undo(db, joined)
+        throw error
+      }
+    }
+  } finally {
+    db.run(`PRAGMA busy_timeout = ${before}`)
+  }
+  try {
+    const answer = yield* work(db)
+    db.run(joined ? "RELEASE effect_ledger" : "COMMIT")
+    return answer
+  } catch (error) {
+    undo(db, joined)
+    throw error
+  }
+}
+
+const undo = (db: Database, joined: boolean): void => {
+  try {
+    if (joined) db.run("ROLLBACK TO effect_ledger")
+    db.run(joined ? "RELEASE effect_ledger" : "ROLLBACK")
+  } catch {
+    // SQLite has rolled the transaction back by itself, and what it failed with is on its way to the caller
+  }
+}
+
+const statements = (names: Names) => ({
+  lock: `UPDATE ${names.meta} SET version = version WHERE false`,
+  incarnation: `SELECT incarnation FROM ${names.meta}`,
+  newIncarnation: `UPDATE ${names.meta} SET incarnation = ?`,
+  clear: `DELETE FROM ${names.events}`,
+  head:
+    `SELECT m.incarnation, e."offset", lower(hex(e.digest)) FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +
+    `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,
+  last: `SELECT max("offset") FROM ${names.events}`,
+  byId: `SELECT ${columns} FROM ${names.events} WHERE id = ?`,
+  known: (count: number) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`,
+  insert: (count: number) =>
+    `INSERT INTO ${names.events} (${columns}, digest) VALUES ${list(`(${list("?", 13)})`, count)}`,
+  // a skip scan: one index probe a run, however many events it has
+  runs: `WITH RECURSIVE run(id) AS (
+    SELECT min(run_id) FROM ${names.events}
+    UNION ALL SELECT (SELECT min(run_id) FROM ${names.events} WHERE run_id > run.id) FROM run WHERE run.id IS NOT NULL
+  ) SELECT id FROM run WHERE id IS NOT NULL
+    ORDER BY (SELECT min("offset") FROM ${names.events} WHERE run_id = run.id)`,
+  conflict: (condition: StoreCondition, repeated: ReadonlyArray<number>) => {
+    const params: Array<unknown> = []
+    const bind = (value: unknown): string => {
+      params.push(value)
+      return "?"
+    }
+    const branches = condition.noneMatch.flatMap(expand).map((filter) =>
+      `SELECT min("offset") AS "offset" FROM ${names.events} WHERE ${predicate(filter, bind)} AND "offset" > ${
+        bind(condition.after)
+      }${
+        repeated.length === 0
+          ? ""
+          : ` AND "offset" NOT IN (SELECT value FROM json_each(${bind(JSON.stringify(repeated))}))`
+      }`
+    )
+    return { text: `SELECT min("offset") FROM (${branches.join(" UNION ALL ")})`, params }
+  }
+})
+
+type Statements = ReturnType<typeof statements>
+
+const list = (text: string, count: number): string => Array.from({ length: count }, () => text).join(", ")
+
+function* appendAll(
+  db: Database,
+  sql: Statements,
+  groups: NonEmptyReadonlyArray<AppendGroup>
+): Generator<void, ReadonlyArray<GroupResult>> {
+  let last = Number(db.values(sql.last)[0]![0] ?? 0)
+  const results: Array<GroupResult> = []
+  for (const { condition, rows } of groups) {
+    const conflict = condition === undefined ? undefined : conflictOf(db, sql, condition, rows, last)
+    if (conflict !== undefined) {
+      results.push({ _tag: "Refused", offset: conflict })
+      continue
+    }
+    const outcomes: Array<Outcome> = []
+    let duplicates = false
+    for (let start = 0; start < rows.length;) {
+      const chunk = rows.slice(start, start + statementRows(rows.length - start))
+      const known = appendChunk(db, sql, chunk, last, duplicates)
+      for (const outcome of known) outcomes.push(outcome ?? { offset: ++last, status: "appended" })
+      // after the first duplicate it is worth looking before the insert
+      duplicates ||= known.some((outcome) => outcome !== undefined)
+      start += chunk.length
+      if (start % breatheRows === 0) yield
+    }
+    results.push({ _tag: "Written", outcomes })
+  }
+  return results
+}
+
+/** Writes the rows that are not recorded yet, and answers what became of those that are. */
+const appendChunk = (
+  db: Database,
+  sql: Statements,
+  rows: ReadonlyArray<Row>,
+  last: number,
+  lookFirst: boolean
+): ReadonlyArray<Outcome | undefined> => {
+  if (!lookFirst) {
+    try {
+      // nearly always nothing is known, and the insert finds that out by itself
+      insert(db, sql, rows, last)
+      return rows.map(() => undefined)
+    } catch (error) {
+      if (reasonOf(error) !== "UniqueViolation") throw error
+    }
+  }
+  const known = knownOf(db, sql, rows)
+  const fresh = rows.filter((_, index) => known[index] === undefined)
+  for (let start = 0; start < fresh.length;) {
+    const chunk = fresh.slice(start, start + statementRows(fresh.length - start))
+    insert(db, sql, chunk, last + start)
+    start += chunk.length
+  }
+  return known
+}
+
+/** How many rows the next statement takes: few different ones, so that they stay prepared. */
+const statementRows = (left: number): number => left >= 64 ? 64 : left >= 8 ? 8 : 1
+
+/** A large batch lets the program breathe every so many rows. */
+const breatheRows = 512
+
+const insert = (db: Database, sql: Statements, rows: ReadonlyArray<Row>, last: number): void =>
+  db.run(
+    sql.insert(rows.length),
+    rows.flatMap((row, index) => [
+      last + 1 + index,
+      row.id,
+      row.runId,
+      row.turn,
+      row.kind,
+      row.actor,
+      row.payload,
+      row.createdAt,
+      row.schemaVersion,
+      row.sessionId,
+      row.modelProfile,
+      row.modelId,
+      Buffer.from(row.digest, "hex")
+    ])
+  )
+
+const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): ReadonlyArray<Outcome | undefined> => {
+  const found = new Map<unknown, StoredRow>()
+  for (let start = 0; start < rows.length;) {
+    const ids = rows.slice(start, start + statementRows(rows.length - start)).map((row) => row.id)
+    for (const row of db.values(sql.known(ids.length), ids)) found.set(row[1], row)
+    start += ids.length
+  }
+  return rows.map((row) => {
+    const stored = found.get(row.id)
+    return stored && { offset: Number(stored[0]), status: isSame(stored, row) ? "identical" : "divergent" }
+  })
+}
+
+const isSame = (stored: StoredRow, row: Row): boolean =>
+  stored[2] === row.runId &&
+  stored[3] === row.turn &&
+  stored[4] === row.kind &&
+  stored[5] === row.actor &&
+  stored[6] === row.payload &&
+  stored[8] === row.schemaVersion &&
+  stored[9] === row.sessionId &&
+  stored[10] === row.modelProfile &&
+  stored[11] === row.modelId
+
+const conflictOf = (
+  db: Database,
+  sql: Statements,
+  condition: StoreCondition,
+  rows: ReadonlyArray<Row>,
+  last: number
+): number | undefined => {
+  const known = knownOf(db, sql, rows)
+  if (!known.includes(undefined)) return undefined
+  if (condition.after > last) return last
+  const { params, text } = sql.conflict(
+    condition,
+    known.flatMap((outcome) => outcome?.status === "identical" ? [outcome.offset] : [])
+  )
+  return db.values(text, params)[0]![0] as number | null ?? undefined
+}
+
+const setUp = (
+  names: Names,
+  options: Options,
+  read: <A>(method: string, work: (db: Database) => A) => Effect.Effect<A, StoreError>,
+  write: <A>(method: string, work: (db: Database) => Generator<void, A>) => Effect.Effect<A, StoreError>
+): Effect.Effect<void, SetupError> =>
+  Effect.gen(function*() {
+    const found = yield* read("setup", (db) => {
+      if (options.owned) {
+        db.values("PRAGMA journal_mode = WAL")
+        db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
+        if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
+      } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
+        db.run("PRAGMA synchronous = FULL")
+      }
+      return { library: String(db.values("SELECT sqlite_version()")[0]![0]), version: storedVersion(db, names) }
+    })
+    if (!isSafeLibrary(found.library)) {
+      return yield* new IncompatibleStore({
+        found: `SQLite ${found.library}`,
+        supported: "SQLite 3.51.3 or later, 3.50.7, or 3.44.6: others can corrupt a database in WAL mode"
+      })
+    }
+    const version = found.version ?? (yield* write("setup", function*(db) {
+      const raced = storedVersion(db, names)
+      if (raced !== undefined) return raced
+      for (const text of migrations.create(names)) db.run(text)
+      db.run(`INSERT INTO ${names.meta} (one, version, incarnation) VALUES (1, ?, ?)`, [
+        migrations.version,
+        randomUUID()
+      ])
+      return migrations.version
+    }))
+    if (version !== migrations.version) {
+      return yield* new IncompatibleStore({
+        found: `a ledger of set-up version ${version}`,
+        supported: `set-up version ${migrations.version}`
+      })
+    }
+  }).pipe(
+    Effect.mapError((error): SetupError =>
+      error._tag === "TransactionAborted" ? new StoreFailure({ method: "setup", cause: error }) : error
+    )
+  )
+
+const fullSynchronous = 2
+
+const storedVersion = (db: Database, names: Names): number | undefined =>
+  db.values("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", [`${names.prefix}meta`]).length === 0
+    ? undefined
+    : Number(db.values(`SELECT version FROM ${names.meta}`)[0]?.[0])
+
+const isSafeLibrary = (version: string): boolean => {
+  const [major = 0, minor = 0, patch = 0] = version.split(".").map(Number)
+  const number = major * 1_000_000 + minor * 1000 + patch
+  return number >= 3_051_003 || (minor === 50 && patch >= 7) || (minor === 44 && patch >= 6)
+}

@@ -1,0 +1,59 @@
+/** Whose transaction the current fiber is in: the only file that knows. */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+
+export interface Connections {
+  /** The connection of the transaction that the calling fiber is in, if it is one of this client. */
+  readonly joined: Effect.Effect<Connection | undefined>
+  /** Runs with a connection that nobody else has meanwhile. Waiting for it can be interrupted. */
+  readonly reserved: <A, E, R>(
+    use: (connection: Connection) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SqlError, R>
+  /** Runs with the transaction's connection where there is one, with a reserved one elsewhere. */
+  readonly any: <A, E, R>(use: (connection: Connection) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
+  /** One at a time on a connection: savepoints of two fibers would undo each other. */
+  readonly alone: <A, E, R>(connection: Connection, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+}
+
+/**
+ * `isOwn` tells a connection of the client from those of others: the context key of a transaction is shared by all
+ * clients of a program.
+ */
+export const connections = (client: SqlClient.SqlClient, isOwn: (connection: Connection) => boolean): Connections => {
+  const semaphores = new WeakMap<Connection, Effect.Semaphore>()
+  const joined = Effect.withFiberRuntime<Connection | undefined>((fiber) => {
+    const transaction = Context.getOption(fiber.currentContext, SqlClient.TransactionConnection)
+    return Effect.succeed(transaction._tag === "Some" && isOwn(transaction.value[0]) ? transaction.value[0] : undefined)
+  })
+  const reserved: Connections["reserved"] = (use) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Scope.make(), (scope) => {
+        // the driver loses a connection that arrives after its caller was interrupted, so a fiber of its own receives it
+        const acquire = Effect.flatMap(Effect.forkDaemon(Scope.extend(client.reserve, scope)), (fiber) =>
+          Effect.onInterrupt(restore(Fiber.join(fiber)), () =>
+            Effect.forkDaemon(Effect.zipRight(Fiber.await(fiber), Scope.close(scope, Exit.void)))))
+        return Effect.flatMap(acquire, (connection) =>
+          Effect.onExit(restore(use(connection)), (exit) =>
+            Scope.close(scope, exit)))
+      })
+    )
+  return {
+    joined,
+    reserved,
+    any: (use) => Effect.flatMap(joined, (connection) => connection === undefined ? reserved(use) : use(connection)),
+    alone: (connection, effect) => {
+      let semaphore = semaphores.get(connection)
+      if (semaphore === undefined) {
+        semaphore = Effect.unsafeMakeSemaphore(1)
+        semaphores.set(connection, semaphore)
+      }
+      return semaphore.withPermits(1)(effect)
+    }
+  }
+}
