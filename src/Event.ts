@@ -226,14 +226,15 @@ export interface Input {
  */
 export const create = (input: Input): Effect.Effect<Event, InvalidEvent> =>
   Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const given = defined(input)
     const event = {
       sessionId: null,
       modelProfile: null,
       modelId: null,
-      ...defined(input),
-      id: input.id ?? uuid7(now),
-      createdAt: input.createdAt ?? DateTime.unsafeMake(now),
-      schemaVersion: input.schemaVersion ?? 1
+      schemaVersion: 1,
+      ...given,
+      id: given.id === undefined ? uuid7(now) : given.id,
+      createdAt: given.createdAt === undefined ? DateTime.unsafeMake(now) : given.createdAt
     }
     return Effect.mapError(validate(event), (error) => {
       const issue = ParseResult.ArrayFormatter.formatIssueSync(error)[0]!
@@ -246,7 +247,8 @@ export const create = (input: Input): Effect.Effect<Event, InvalidEvent> =>
     })
   })
 
-const validate = ParseResult.validate(Schema.typeSchema(Event))
+// the type side does not keep the parse options of the schema
+const validate = ParseResult.validate(Schema.typeSchema(Event), { onExcessProperty: "error" })
 
 /**
  * The event without its offset, as another ledger would take it.
@@ -325,9 +327,14 @@ export const normalizeSessionId = (value: string | null | undefined): string | n
  * @category conversions
  */
 export const summary = (event: Event | RecordedEvent): string => {
-  const payload = JSON.stringify(event.payload)
-  return `${"offset" in event ? `#${event.offset} ` : ""}${event.runId}/${event.turn} ${event.kind} ${event.actor} ` +
-    (payload.length > summaryLength ? `${payload.slice(0, summaryLength - 1)}…` : payload)
+  const json = JSON.stringify(event.payload)
+  const payload = json.length > summaryLength
+    ? `${json.slice(0, summaryLength - 1).replace(/[\ud800-\udbff]$/, "")}…`
+    : json
+  const offset = "offset" in event ? `#${event.offset} ` : ""
+  // names may hold line breaks and terminal escapes
+  return `${offset}${event.runId}/${event.turn} ${event.kind} ${event.actor} ${payload}`
+    .replace(/[\p{Cc}\u2028\u2029]/gu, " ")
 }
 
 /**
@@ -365,4 +372,4 @@ const uuid7 = (now: number): string => {
 }
 
 const defined = (input: Input): Input =>
-  Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined)) as unknown as Input
+  Object.fromEntries(Object.entries(input ?? {}).filter(([, value]) => value !== undefined)) as unknown as Input

@@ -116,7 +116,7 @@ export interface Head {
 }
 
 /**
- * Rows with `after < offset <= through` that match any of the filters (all rows, when there are none), in the direction
+ * Rows with `after < offset <= through`, up to the head, that match any of the filters (all rows, when there are none), in the direction
  * asked for, at most `limit`.
  *
  * @since 0.1.0
@@ -133,13 +133,15 @@ export interface PageRequest {
 /**
  * Some of the rows asked for, at least one if there is one before `next`; a store may give fewer than the limit to bound
  * the page's bytes or the work of one statement. `next` is where to go on: the rows not looked at are those above it
- * (below it, backwards); null when there is nothing more. `incarnation` is that of the log the rows were read from.
+ * (below it, backwards); null when there is nothing more. `incarnation` and `head` are those of the log at the moment that
+ * the rows were read.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Page {
   readonly incarnation: string
+  readonly head: number
   readonly rows: ReadonlyArray<StoredRow>
   readonly next: number | null
 }

@@ -94,6 +94,11 @@ const grow = (walk: Walk, text: string): string | undefined => {
 
 const enter = (value: object, walk: Walk): boolean => {
   walk.length += 2
+  // here too, or empty arrays without end would never be weighed
+  if (walk.length > walk.maxLength) {
+    fail(walk, "is too large")
+    return false
+  }
   if (walk.ancestors.length < maxDepth) {
     walk.ancestors.push(value)
     return true
@@ -109,6 +114,9 @@ const enter = (value: object, walk: Walk): boolean => {
 }
 
 const writeArray = (value: ReadonlyArray<unknown>, walk: Walk): string | undefined => {
+  // the prototype of plain arrays, in any realm, is itself an array
+  if (!Array.isArray(Object.getPrototypeOf(value))) return fail(walk, `a ${nameOf(value)} is not a plain JSON array`)
+  if (Object.getOwnPropertySymbols(value).length > 0) return fail(walk, "a symbol key is not JSON")
   if (!enter(value, walk)) return undefined
   if (Object.keys(value).length !== value.length) {
     const hole = value.findIndex((_, index) => !(index in value))
@@ -133,13 +141,7 @@ const writeArray = (value: ReadonlyArray<unknown>, walk: Walk): string | undefin
 }
 
 const writeObject = (value: Record<string, unknown>, walk: Walk): string | undefined => {
-  if (!isPlain(value)) {
-    const name = (Object.getPrototypeOf(value) as { constructor?: { name?: unknown } }).constructor?.name
-    return fail(
-      walk,
-      `a ${typeof name === "string" && name !== "" ? name : "class instance"} is not a plain JSON object`
-    )
-  }
+  if (!isPlain(value)) return fail(walk, `a ${nameOf(value)} is not a plain JSON object`)
   if (Object.getOwnPropertySymbols(value).length > 0) return fail(walk, "a symbol key is not JSON")
   if (!enter(value, walk)) return undefined
   const keys = Object.keys(value)
@@ -152,13 +154,13 @@ const writeObject = (value: Record<string, unknown>, walk: Walk): string | undef
   let text = "{"
   for (let index = 0; index < keys.length; index++) {
     const key = keys[index]!
+    walk.length += index === 0 ? 1 : 2
     const name = writeKey(key, walk)
     const member = name === undefined ? undefined : write(value[key], walk)
     if (member === undefined) {
       walk.path.push(key)
       return undefined
     }
-    walk.length += index === 0 ? 1 : 2
     text += (index === 0 ? name! : "," + name!) + ":" + member
   }
   walk.ancestors.pop()
@@ -171,6 +173,11 @@ const writeKey = (key: string, walk: Walk): string | undefined =>
     : isWellFormed(key)
     ? grow(walk, quote(key))
     : fail(walk, "a lone surrogate in a key is not a character")
+
+const nameOf = (value: object): string => {
+  const name = (Object.getPrototypeOf(value) as { constructor?: { name?: unknown } } | null)?.constructor?.name
+  return typeof name === "string" && name !== "" ? name : "class instance"
+}
 
 const isPlain = (value: object): boolean => {
   const prototype: unknown = Object.getPrototypeOf(value)

@@ -1,5 +1,5 @@
 /**
- * Many callers, one write: appends that wait while a write is under way are written together by the next one. There is
+ * Many callers, one write: appends that come while a write is under way are written together by the next one. There is
  * no artificial delay, so a lone caller waits for nobody.
  *
  * A caller that is interrupted while it waits in the queue is never written; one whose write is under way is settled
@@ -11,8 +11,9 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as Metric from "effect/Metric"
+import * as FiberId from "effect/FiberId"
+import * as Runtime from "effect/Runtime"
+import { defaultScheduler } from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { type StoreError, StoreFailure, StoreUnavailable } from "../LedgerError.js"
@@ -42,107 +43,123 @@ interface Entry {
   state: "queued" | "writing" | "settled"
 }
 
+type Entries = NonEmptyReadonlyArray<Entry>
+type Written = Exit.Exit<ReadonlyArray<GroupResult>, StoreError>
+
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<GroupCommit, never, Scope.Scope> {
+  // writes belong to no caller: whatever transaction or span their starter is in stays outside
+  const run = Runtime.runFork(Runtime.updateContext(yield* Effect.runtime(), () => Context.empty()))
   let queue: Array<Entry> = []
   let queuedEvents = 0
   let held: Array<() => void> = []
-  let wake: (() => void) | undefined
+  let scheduled = false
+  let writing = false
   let closed = false
+  let whenIdle: (() => void) | undefined
 
-  const take = (): NonEmptyReadonlyArray<Entry> | undefined => {
+  const take = (): ReadonlyArray<Entry> => {
+    const batch: Array<Entry> = []
     let events = 0
     let length = 0
     let index = 0
-    const batch: Array<Entry> = []
-    for (; index < queue.length; index++) {
-      const entry = queue[index]!
-      if (entry.state !== "queued") continue
-      const weight = payloadLength(entry.group)
-      if (
-        batch.length > 0 &&
-        (events + entry.group.rows.length > options.maxEvents || length + weight > options.maxLength)
-      ) {
-        break
+    for (const entry of queue) {
+      if (entry.state === "queued") {
+        events += entry.group.rows.length
+        length += payloadLength(entry.group)
+        if (batch.length > 0 && (events > options.maxEvents || length > options.maxLength)) break
+        entry.state = "writing"
+        queuedEvents -= entry.group.rows.length
+        batch.push(entry)
       }
-      events += entry.group.rows.length
-      length += weight
-      entry.state = "writing"
-      batch.push(entry)
+      index++
     }
     queue = queue.slice(index)
-    queuedEvents -= events
-    if (queuedEvents < options.capacity) {
+    if (queuedEvents < options.capacity && held.length > 0) {
       const waiting = held
       held = []
       for (const resume of waiting) resume()
     }
-    return batch.length === 0 ? undefined : batch as unknown as NonEmptyReadonlyArray<Entry>
+    return batch
   }
 
-  const write = (entries: NonEmptyReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<GroupResult>, StoreError> =>
-    options.write(entries.map((entry) => entry.group) as unknown as NonEmptyReadonlyArray<AppendGroup>).pipe(
-      Effect.catchAllDefect((cause) => new StoreFailure({ method: "append", cause })),
-      Effect.uninterruptible,
-      // the timeout leaves the write behind: it must not wait for what it gave up on
-      Effect.disconnect,
-      Effect.timeoutFail({ duration: options.timeout, onTimeout: unknownOutcome }),
-      Effect.tap(() => Metric.increment(LedgerMetrics.commits)),
-      Effect.withSpan("Ledger.commit", {
+  const begin = (entries: Entries, done: (exit: Written) => void): void => {
+    const write = options.write(mapNonEmpty(entries, (entry) => entry.group))
+    const links = entries.flatMap((entry) =>
+      entry.link === undefined ? [] : [{ _tag: "SpanLink", span: entry.link, attributes: {} } as const]
+    )
+    const fiber = run(Effect.uninterruptible(
+      // a span costs as much as an append does in memory: where no caller is traced there is none
+      links.length === 0 ? write : Effect.withSpan(write, "Ledger.commit", {
         root: true,
         captureStackTrace: false,
         attributes: { "ledger.callers": entries.length },
-        links: entries.flatMap((entry) =>
-          entry.link === undefined ? [] : [{ _tag: "SpanLink", span: entry.link, attributes: {} } as const]
-        )
+        links
       })
-    )
+    ))
+    const finished = fiber.unsafePoll()
+    if (finished !== null) return done(finished)
+    let waiting = true
+    const first = (exit: Written): void => {
+      if (waiting) done(exit)
+      waiting = false
+    }
+    // a write that takes too long is left behind, as nobody can know whether it will still happen
+    const timer = run(Effect.sleep(options.timeout))
+    timer.addObserver((exit) => {
+      if (Exit.isSuccess(exit)) first(Exit.fail(unknownOutcome()))
+    })
+    fiber.addObserver((exit) => {
+      timer.unsafeInterruptAsFork(FiberId.none)
+      first(exit)
+    })
+  }
 
-  const commit = (entries: NonEmptyReadonlyArray<Entry>): Effect.Effect<void> =>
-    Effect.flatMap(Effect.exit(write(entries)), (exit) => {
-      if (Exit.isFailure(exit) && entries.length > 1 && isOwnFault(exit.cause)) {
-        return Effect.forEach(entries, (entry) => commit([entry]), { discard: true })
-      }
-      entries.forEach((entry, index) => settle(entry, Exit.map(exit, (results) => results[index]!)))
-      return Effect.void
+  const commit = (entries: Entries, done: () => void): void =>
+    begin(entries, (exit) => {
+      LedgerMetrics.commits.unsafeUpdate(1, [])
+      const typed = Exit.mapErrorCause(exit, defectAsFailure)
+      if (entries.length > 1 && Exit.isFailure(typed) && isOwnFault(typed.cause)) return commitAlone(entries, done)
+      entries.forEach((entry, index) => settle(entry, Exit.map(typed, (results) => results[index] as GroupResult)))
+      done()
     })
 
-  const idle = Effect.async<void>((resume) => {
-    if (queue.length > 0 || closed) return resume(Effect.void)
-    wake = () => resume(Effect.void)
-  })
+  const commitAlone = ([entry, ...rest]: ReadonlyArray<Entry>, done: () => void): void =>
+    entry === undefined ? done() : commit([entry], () => commitAlone(rest, done))
 
-  const loop: Effect.Effect<void> = Effect.suspend(() => {
+  const work = (): void => {
+    scheduled = false
     const entries = take()
-    if (entries !== undefined) return Effect.flatMap(commit(entries), () => loop)
-    return closed ? Effect.void : Effect.flatMap(idle, () => loop)
-  })
+    if (!isNonEmpty(entries)) return idle()
+    writing = true
+    commit(entries, () => {
+      writing = false
+      idle()
+    })
+  }
 
-  // the worker belongs to no caller: whatever transaction or span its starter is in stays outside
-  const worker = yield* loop.pipe(
-    Effect.annotateLogs({ package: "effect-ledger", module: "Ledger", fiber: "commit" }),
-    Effect.mapInputContext((_: Context.Context<never>) => Context.empty()),
-    Effect.interruptible,
-    Effect.forkDaemon
-  )
+  // one turn of the scheduler later, so that every fiber that is ready now is written together
+  const schedule = (): void => {
+    if (scheduled || writing) return
+    scheduled = true
+    defaultScheduler.scheduleTask(work, 0)
+  }
 
-  const signal = () => {
-    const resume = wake
-    wake = undefined
-    resume?.()
+  const idle = (): void => {
+    if (queue.length > 0) schedule()
+    else whenIdle?.()
   }
 
   yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
+    Effect.async<void>((resume) => {
       closed = true
-      signal()
+      for (const proceed of held) proceed()
+      whenIdle = () => resume(Effect.void)
+      if (!writing && !scheduled) idle()
     }).pipe(
-      Effect.zipRight(Fiber.join(worker)),
       Effect.interruptible,
       Effect.timeoutOption(options.timeout),
-      Effect.zipRight(Fiber.interruptFork(worker)),
       Effect.zipRight(Effect.sync(() => {
         for (const entry of queue) settle(entry, Exit.fail(closedError()))
-        for (const resume of held) resume()
       }))
     )
   )
@@ -158,22 +175,22 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     submit: (group) =>
       Effect.withFiberRuntime((fiber) => {
         if (closed) return closedError()
-        const span = fiber.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-        const entry: Entry = { group, link: span, settle: undefined, state: "queued" }
+        const link = fiber.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
+        const entry: Entry = { group, link, settle: undefined, state: "queued" }
         return Effect.async<GroupResult, StoreError>((resume) => {
           entry.settle = resume
           queue.push(entry)
           queuedEvents += group.rows.length
-          signal()
+          schedule()
           return Effect.suspend(() => {
-            if (entry.state === "queued") {
-              entry.state = "settled"
-              queuedEvents -= group.rows.length
-              return Effect.void
+            if (entry.state === "writing") {
+              return Effect.async<void>((proceed) => {
+                entry.settle = () => proceed(Effect.void)
+              })
             }
-            return entry.state === "settled" ? Effect.void : Effect.async<void>((done) => {
-              entry.settle = () => done(Effect.void)
-            })
+            if (entry.state === "queued") queuedEvents -= group.rows.length
+            entry.state = "settled"
+            return Effect.void
           })
         })
       })
@@ -186,17 +203,25 @@ const settle = (entry: Entry, exit: Exit.Exit<GroupResult, StoreError>): void =>
   entry.settle?.(exit)
 }
 
+const isNonEmpty = (entries: ReadonlyArray<Entry>): entries is Entries => entries.length > 0
+
+const mapNonEmpty = <A, B>([head, ...rest]: NonEmptyReadonlyArray<A>, f: (a: A) => B): NonEmptyReadonlyArray<B> => [
+  f(head),
+  ...rest.map(f)
+]
+
 const payloadLength = (group: AppendGroup): number => {
   let length = 0
   for (const row of group.rows) length += row.payload.length
   return length
 }
 
+const defectAsFailure = (cause: Cause.Cause<StoreError>): Cause.Cause<StoreError> =>
+  Cause.isFailure(cause) ? cause : Cause.fail(new StoreFailure({ method: "append", cause: Cause.squash(cause) }))
+
 // busy or unreachable is true for everybody; what the content caused must not reach the others
-const isOwnFault = (cause: Cause.Cause<StoreError>): boolean => {
-  const failure = Cause.failureOption(cause)
-  return failure._tag === "Some" && failure.value._tag !== "StoreUnavailable"
-}
+const isOwnFault = (cause: Cause.Cause<StoreError>): boolean =>
+  Cause.failures(cause).pipe((failures) => Array.from(failures).some((failure) => failure._tag !== "StoreUnavailable"))
 
 const unknownOutcome = () =>
   new StoreUnavailable({ reason: "the store did not answer in time, so it is unknown whether the events were written" })

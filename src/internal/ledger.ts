@@ -19,7 +19,7 @@ import {
   type StoreError
 } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
-import type { GroupResult, LedgerStore, Outcome, Page, Row, StoreCondition } from "../LedgerStore.js"
+import type { GroupResult, LedgerStore, Outcome, Row, StoreCondition, StoredRow } from "../LedgerStore.js"
 import * as GroupCommit from "./groupCommit.js"
 import { checkCondition, type CheckedQuery, checkId, checkQuery } from "./query.js"
 import { decode, encode, FieldIssue, offsetOf, sameContent } from "./row.js"
@@ -69,72 +69,52 @@ export const make = Effect.fnUntraced(function*(
         })
       ))
 
-  const page = (checked: CheckedQuery, state: ReadState): Effect.Effect<Page, StoreError> =>
-    store.page({
-      filters: checked.filters,
-      after: state.after,
-      through: state.through,
-      backward: checked.backward,
-      limit: Math.min(pageRows, state.left)
-    })
-
   const readPage = (
     checked: CheckedQuery,
     state: ReadState
   ): Effect.Effect<readonly [Chunk.Chunk<RecordedEvent>, Option.Option<ReadState>], ReadError> => {
     if (state.failure !== undefined) return state.failure
-    return Effect.flatMap(page(checked, state), ({ incarnation, next, rows }) => {
-      if (incarnation !== state.incarnation) {
-        return Effect.flatMap(
-          store.head,
-          (head) => new LedgerReplaced({ expected: state.incarnation, found: head.incarnation, head: head.offset })
-        )
+    const page = store.page({
+      filters: checked.filters,
+      after: state.after,
+      through: state.through,
+      backward: checked.backward,
+      limit: Math.max(1, Math.min(pageRows, state.left))
+    })
+    return Effect.flatMap(page, ({ head, incarnation, next, rows }) => {
+      const expected = state.incarnation ?? checked.cursor.incarnation
+      if (checked.cursor.after > head || (expected !== undefined && expected !== incarnation)) {
+        return new LedgerReplaced({ expected: expected ?? null, found: incarnation, head })
       }
-      const events: Array<RecordedEvent> = []
-      let expected = checked.backward ? state.through : state.after + 1
-      const step = checked.backward ? -1 : 1
-      let failure: CorruptEvent | undefined
-      for (const row of rows) {
-        const event = checked.filters.length === 0 && offsetOf(row) !== expected ? "the row is missing" : decode(row)
-        if (typeof event === "string") {
-          failure = new CorruptEvent({
-            offset: event === "the row is missing" ? expected : offsetOf(row),
-            reason: event
-          })
-          break
-        }
-        events.push(event)
-        expected += step
-      }
+      const through = Math.min(state.through, head)
+      const dense = checked.filters.length === 0 ? (checked.backward ? through : state.after + 1) : undefined
+      const { events, failure } = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
       const left = state.left - events.length
-      const rest: ReadState | undefined = failure !== undefined
-        ? { ...state, failure }
-        : next === null || left === 0
-        ? undefined
-        : checked.backward
-        ? { ...state, left, through: next - 1 }
-        : { ...state, left, after: next }
+      const rest: ReadState | undefined = failure === undefined && (next === null || left === 0) ? undefined : {
+        incarnation,
+        failure,
+        left,
+        after: checked.backward ? state.after : next ?? through,
+        through: checked.backward ? (next ?? 1) - 1 : through
+      }
       return Effect.succeed([Chunk.unsafeFromArray(events), Option.fromNullable(rest)] as const)
     })
   }
 
-  const read = (checked: CheckedQuery): Stream.Stream<RecordedEvent, ReadError> =>
-    Stream.unwrap(Effect.flatMap(store.head, (head) => {
-      const { after, incarnation } = checked.cursor
-      if (after > head.offset || (incarnation !== undefined && incarnation !== head.incarnation)) {
-        return new LedgerReplaced({ expected: incarnation ?? null, found: head.incarnation, head: head.offset })
-      }
-      const through = Math.min(checked.through, head.offset)
-      if (after >= through || checked.limit === 0) return Effect.succeed(Stream.empty)
-      const start: ReadState = {
-        incarnation: head.incarnation,
-        after,
-        through,
-        left: checked.limit,
-        failure: undefined
-      }
-      return Effect.succeed(Stream.paginateChunkEffect(start, (state) => readPage(checked, state)))
-    }))
+  const read = (checked: CheckedQuery): Stream.Stream<RecordedEvent, ReadError> => {
+    const start = (through: number): ReadState => ({
+      incarnation: undefined,
+      failure: undefined,
+      left: checked.limit,
+      after: checked.cursor.after,
+      through
+    })
+    const from = (state: ReadState) => Stream.paginateChunkEffect(state, (state) => readPage(checked, state))
+    return checked.backward
+      // where to begin must be known; forwards the first page says where to end
+      ? Stream.unwrap(Effect.map(store.head, (head) => from(start(Math.min(checked.through, head.offset)))))
+      : from(start(checked.through))
+  }
 
   const readQuery = (query: Parameters<Service["read"]>[0]): Stream.Stream<RecordedEvent, ReadError> =>
     Stream.unwrap(Effect.map(Effect.suspend(() => checkQuery(query)), read))
@@ -188,13 +168,28 @@ export const make = Effect.fnUntraced(function*(
   }
 })
 
+/** Where a read stands, between two pages. */
 interface ReadState {
-  readonly incarnation: string
+  /** Of the log that the first page came from; no page may come from another. */
+  readonly incarnation: string | undefined
   readonly after: number
   readonly through: number
   readonly left: number
-  /** What to fail with once the events before it were delivered. */
+  /** What to fail with, now that the events before it are delivered. */
   readonly failure: CorruptEvent | undefined
+}
+
+/** Up to `limit` events; with `dense` that offset must come first, and each next one without a hole. */
+const decodeAll = (rows: ReadonlyArray<StoredRow>, limit: number, dense: number | undefined, step: number) => {
+  const events: Array<RecordedEvent> = []
+  for (const row of rows) {
+    if (events.length === limit) break
+    const expected = dense === undefined ? offsetOf(row) : dense + step * events.length
+    const event = expected === offsetOf(row) ? decode(row) : "the row is missing"
+    if (typeof event === "string") return { events, failure: new CorruptEvent({ offset: expected, reason: event }) }
+    events.push(event)
+  }
+  return { events, failure: undefined }
 }
 
 const pageRows = 1000

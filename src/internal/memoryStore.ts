@@ -63,6 +63,7 @@ export const make = (): Context.Tag.Service<LedgerStore> => {
         }
         return {
           incarnation,
+          head: rows.length,
           rows: page,
           next: page.length < limit ? null : page[page.length - 1]![0] as number
         }

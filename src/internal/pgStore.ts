@@ -51,7 +51,10 @@ export const make = Effect.fnUntraced(function*(
     Effect.scoped,
     Effect.mapError(setupError)
   )
-  const connections = Transaction.connections(client, (other) => other.constructor === ownClass)
+  const connections = Transaction.connections(
+    (other) => other.constructor === ownClass,
+    Transaction.reserveSafely(client)
+  )
   const names = yield* connections.reserved((connection) => setUp(connection, options)).pipe(
     Effect.mapError(setupError)
   )
@@ -117,11 +120,12 @@ export const make = Effect.fnUntraced(function*(
     append,
     page: (request) => {
       const statement = pageStatement(names.events, request, true)
-      const text = `${sql.incarnationRow} UNION ALL SELECT * FROM (${statement.text}) AS page`
+      const text = `${sql.headRow} UNION ALL SELECT * FROM (${statement.text}) AS page`
       return read("read", text, statement.params, (all) => {
         const rows = all.filter((row) => Number(row[0]) !== 0)
-        const marker = all.find((row) => Number(row[0]) === 0)
-        return { incarnation: String(marker?.[1]), rows, next: nextOf(request, statement, rows) }
+        const [, incarnation, last] = all.find((row) => Number(row[0]) === 0) ?? []
+        const head = Number(last ?? 0)
+        return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
       })
     },
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
@@ -189,9 +193,10 @@ const statements = (names: Names, lockTimeout: number) => ({
   }($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
   head: `SELECT m.incarnation, e."offset", encode(e.digest, 'hex') FROM ${names.meta} AS m LEFT JOIN ` +
     `(SELECT "offset", digest FROM ${names.events} ORDER BY "offset" DESC LIMIT 1) AS e ON true`,
-  incarnationRow: `SELECT 0::int8 AS "offset", incarnation, ${
-    Array.from({ length: 10 }, () => "NULL").join(", ")
-  } FROM ${names.meta}`,
+  // one row more, so that the head is that of the rows' own snapshot
+  headRow: `SELECT 0::int8 AS "offset", incarnation, ` +
+    `(SELECT "offset" FROM ${names.events} ORDER BY "offset" DESC LIMIT 1)::text, ` +
+    `${Array.from({ length: 9 }, () => "NULL").join(", ")} FROM ${names.meta}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = $1`,
   // a skip scan: one index probe a run, however many events it has
   runs: `WITH RECURSIVE run(id) AS (

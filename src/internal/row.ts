@@ -2,7 +2,7 @@
 import * as DateTime from "effect/DateTime"
 import type { Event, JsonObject, RecordedEvent } from "../Event.js"
 import type { Row, StoredRow } from "../LedgerStore.js"
-import { canonicalJson, formatPath } from "./canonicalJson.js"
+import { canonicalJson, formatPath, isWellFormed } from "./canonicalJson.js"
 import { type Content, digest } from "./digest.js"
 import * as Fields from "./fields.js"
 
@@ -63,8 +63,9 @@ export const sameContent = (self: Row, that: Row): boolean =>
 /** Reads a stored row back; a string says why it cannot be an event. */
 export const decode = (row: StoredRow): RecordedEvent | string => {
   const [offset, id, runId, turn, kind, actor, payload, time, schemaVersion, sessionId, modelProfile, modelId] = row
-  const createdAt = Number(time)
-  const reason = stored("id", Fields.id(id)) ??
+  const createdAt = toNumber(time)
+  const reason = stored("offset", toNumber(offset) > 0 ? undefined : "expected an integer from 1") ??
+    stored("id", Fields.id(id)) ??
     stored("run_id", Fields.name(runId)) ??
     stored("turn", Fields.turn(turn)) ??
     stored("kind", Fields.kind(kind)) ??
@@ -141,15 +142,23 @@ const encodePayload = (payload: unknown, maxBytes: number): string | FieldIssue 
     : json
 }
 
-// what JSON.parse accepts and canonical JSON never holds: numbers beyond 1e308, lone surrogates, __proto__
-const suspicious = /[eE]\+?\d{3}|\\u[dD][89a-fA-F]|__proto__/
+// drivers give 64-bit integers as numbers, as bigints or as digits; Number itself would make 0 of null and of ""
+const toNumber = (value: unknown): number =>
+  typeof value === "string" ? (/^-?\d+$/.test(value) ? Number(value) : Number.NaN) : typeof value === "bigint" ||
+      Number.isInteger(value)
+    ? Number(value)
+    : Number.NaN
+
+// what JSON.parse accepts and canonical JSON never holds: numbers beyond 1e308, lone surrogates, __proto__ (or with
+// letters written as escapes)
+const suspicious = /[eE]\+?\d{3}|\d{200}|\\u[dD][89a-fA-F]|\\u00[2-7]|__proto__/
 
 const decodePayload = (text: unknown): JsonObject | string => {
   if (typeof text !== "string") return "expected JSON text"
   try {
     const value: unknown = JSON.parse(text)
     if (typeof value !== "object" || value === null || Array.isArray(value)) return "expected a JSON object"
-    if (suspicious.test(text)) {
+    if (suspicious.test(text) || !isWellFormed(text)) {
       const json = canonicalJson(value, Number.MAX_SAFE_INTEGER)
       if (typeof json !== "string") return json.reason
     }

@@ -57,7 +57,13 @@ export const pageStatement = (table: string, request: PageRequest, numbered: boo
   const after = request.backward ? Math.max(request.after, request.through - span) : request.after
   const through = request.backward ? request.through : Math.min(request.through, request.after + span)
   const order = `ORDER BY "offset" ${request.backward ? "DESC" : "ASC"}`
-  const range = () => `"offset" > ${bind(after)} AND "offset" <= ${bind(through)}`
+  // without a filter every offset is there, so that the limit is the bound; as a range with two ends it would be taken
+  // for a small one by a planner without statistics, which then sorts all of it for every page
+  const dense = branches.length === 0
+  const limit = dense ? Math.max(0, Math.min(request.limit, through - after)) : request.limit
+  const range = () =>
+    `"offset"${dense && request.backward ? " + 0" : ""} > ${bind(after)} AND ` +
+    `"offset"${dense && !request.backward ? " + 0" : ""} <= ${bind(through)}`
   const any = (filters: ReadonlyArray<StoreFilter>) =>
     filters.map((filter) => `(${predicate(filter, bind)})`).join(" OR ")
   const merged = branches.length > 1 && branches.length <= maxBranches
@@ -66,12 +72,12 @@ export const pageStatement = (table: string, request: PageRequest, numbered: boo
       branches.map((branch, index) =>
         `SELECT "offset" FROM (SELECT "offset" FROM ${table} WHERE ${
           predicate(branch, bind)
-        } AND ${range()} ${order} LIMIT ${bind(request.limit)}) AS b${index}`
+        } AND ${range()} ${order} LIMIT ${bind(limit)}) AS b${index}`
       ).join(" UNION ")
-    }) AS u ${order} LIMIT ${bind(request.limit)})`
+    }) AS u ${order} LIMIT ${bind(limit)})`
     : `SELECT ${columns} FROM ${table} WHERE ${
       branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
-    }${range()} ${order} LIMIT ${bind(request.limit)}`
+    }${range()} ${order} LIMIT ${bind(limit)}`
   // the last row may go over the bound, so that there is always one
   const text =
     `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
@@ -83,11 +89,12 @@ export const pageStatement = (table: string, request: PageRequest, numbered: boo
 export const nextOf = (
   request: PageRequest,
   statement: PageStatement,
-  rows: ReadonlyArray<StoredRow>
+  rows: ReadonlyArray<StoredRow>,
+  head: number
 ): number | null => {
   const cut = rows.length >= request.limit || mayBeCut(rows)
   const last = cut ? Number(rows[rows.length - 1]![0]) : request.backward ? statement.after + 1 : statement.through
-  return (request.backward ? last <= request.after + 1 : last >= request.through) ? null : last
+  return (request.backward ? last <= request.after + 1 : last >= Math.min(request.through, head)) ? null : last
 }
 
 /** A filter as SQL, `true` when it is empty. Its values go through `bind`. */

@@ -58,7 +58,7 @@ export const make = Effect.fnUntraced(function*(
     Effect.scoped,
     Effect.mapError((error) => toStoreError("setup", error, false) as SetupError)
   )
-  const connections = Transaction.connections(client, (other) => other === connection)
+  const connections = Transaction.connections((other) => other === connection, client.reserve)
   const sql = statements(names)
 
   const retryBusy = <A, R>(effect: Effect.Effect<A, StoreError, R>): Effect.Effect<A, StoreError, R> =>
@@ -95,18 +95,23 @@ export const make = Effect.fnUntraced(function*(
       (error) => toStoreError(method, error, false)
     ))
 
-  const incarnation = (db: Database): string => String(db.values(sql.incarnation)[0]![0])
-
   yield* setUp(names, options, read, write)
 
   return {
     append: (groups) => write("append", (db) => appendAll(db, sql, groups)),
     page: (request) =>
       read("read", (db) => {
-        const statement = pageStatement(names.events, request, false)
-        const rows = db.values(statement.text, statement.params)
-        // after the rows: an incarnation never comes back, so a reader that still sees its own read from it
-        return { incarnation: incarnation(db), rows, next: nextOf(request, statement, rows) }
+        for (;;) {
+          const [incarnation, last] = db.values(sql.head)[0] as StoredRow
+          const head = Number(last ?? 0)
+          const through = Math.min(request.through, head)
+          if (through <= request.after) return { incarnation: String(incarnation), head, rows: [], next: null }
+          const statement = pageStatement(names.events, { ...request, through }, false)
+          const rows = db.values(statement.text, statement.params)
+          // an incarnation never comes back: where it is still the same, no reset came between
+          if (db.values(sql.incarnation)[0]?.[0] !== incarnation) continue
+          return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
+        }
       }),
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),

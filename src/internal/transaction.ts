@@ -23,26 +23,19 @@ export interface Connections {
 
 /**
  * `isOwn` tells a connection of the client from those of others: the context key of a transaction is shared by all
- * clients of a program.
+ * clients of a program. `reserve` is how the client gives out a connection for the time of a scope.
  */
-export const connections = (client: SqlClient.SqlClient, isOwn: (connection: Connection) => boolean): Connections => {
+export const connections = (
+  isOwn: (connection: Connection) => boolean,
+  reserve: Effect.Effect<Connection, SqlError, Scope.Scope>
+): Connections => {
   const semaphores = new WeakMap<Connection, Effect.Semaphore>()
   const joined = Effect.withFiberRuntime<Connection | undefined>((fiber) => {
     const transaction = Context.getOption(fiber.currentContext, SqlClient.TransactionConnection)
     return Effect.succeed(transaction._tag === "Some" && isOwn(transaction.value[0]) ? transaction.value[0] : undefined)
   })
   const reserved: Connections["reserved"] = (use) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Scope.make(), (scope) => {
-        // the driver loses a connection that arrives after its caller was interrupted, so a fiber of its own receives it
-        const acquire = Effect.flatMap(Effect.forkDaemon(Scope.extend(client.reserve, scope)), (fiber) =>
-          Effect.onInterrupt(restore(Fiber.join(fiber)), () =>
-            Effect.forkDaemon(Effect.zipRight(Fiber.await(fiber), Scope.close(scope, Exit.void)))))
-        return Effect.flatMap(acquire, (connection) =>
-          Effect.onExit(restore(use(connection)), (exit) =>
-            Scope.close(scope, exit)))
-      })
-    )
+    Effect.scopedWith((scope) => Effect.flatMap(Scope.extend(reserve, scope), use))
   return {
     joined,
     reserved,
@@ -57,3 +50,30 @@ export const connections = (client: SqlClient.SqlClient, isOwn: (connection: Con
     }
   }
 }
+
+/**
+ * Postgres: the client loses a connection that arrives after its caller was interrupted, so a fiber of its own receives
+ * it, and gives it back when nobody waits any more.
+ */
+export const reserveSafely = (client: SqlClient.SqlClient): Effect.Effect<Connection, SqlError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      Effect.scope,
+      (outer) =>
+        Effect.flatMap(Scope.make(), (inner) =>
+          Effect.flatMap(Effect.forkDaemon(Scope.extend(client.reserve, inner)), (fiber) => {
+            const release = Scope.close(inner, Exit.void)
+            return Effect.zipRight(
+              Scope.addFinalizer(
+                outer,
+                Effect.suspend(() =>
+                  fiber.unsafePoll() === null
+                    ? Effect.forkDaemon(Effect.zipRight(Fiber.await(fiber), release))
+                    : release
+                )
+              ),
+              restore(Fiber.join(fiber))
+            )
+          }))
+    )
+  )

@@ -1,0 +1,60 @@
+/**
+ * Which lock orders appends: an empty table, or an advisory lock? Single appends through the bare driver, the two in
+ * turn, in the same table; the ratio is taken round by round. `npx tsx bench/lock.ts`
+ */
+import { Effect, Redacted } from "effect"
+import { randomUUID } from "node:crypto"
+import pg from "pg"
+import { Ledger } from "../src/index.js"
+import * as PgLedger from "../src/PgLedger.js"
+import { startPostgres } from "../test/support/postgres.js"
+
+const rounds = 25
+const appends = 200
+
+const server = await startPostgres()
+await Effect.runPromise(Ledger.latestOffset.pipe(Effect.provide(PgLedger.layerUrl(Redacted.make(server.url)))))
+const client = new pg.Client(server.url)
+await client.connect()
+const { rows: [{ definition }] } = await client.query(
+  "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc WHERE proname = 'ledger_append_v1'"
+)
+await client.query(
+  String(definition).replace("ledger_append_v1", "advisory").replace(
+    /LOCK TABLE [^;]*/,
+    "PERFORM pg_advisory_xact_lock(7308, (SELECT 'public.ledger_events'::regclass::oid::int))"
+  )
+)
+
+const time = async (name: string): Promise<number> => {
+  const started = performance.now()
+  for (let n = 0; n < appends; n++) {
+    const digest = `{"\\\\x${"00".repeat(32)}"}`
+    await client.query(
+      `SELECT ${name}($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',$2,null,'',10000)`,
+      [
+        `{${randomUUID()}}`,
+        digest
+      ]
+    )
+  }
+  return (performance.now() - started) / appends
+}
+
+const figures: Array<readonly [table: number, advisory: number]> = []
+for (let round = 0; round < rounds; round++) {
+  figures.push(
+    round % 2 === 0
+      ? [await time("ledger_append_v1"), await time("advisory")]
+      : await time("advisory").then(async (advisory) => [await time("ledger_append_v1"), advisory] as const)
+  )
+}
+const median = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+const ratios = figures.map(([table, advisory]) => table / advisory)
+console.log(
+  `one append, ms, median of ${rounds} rounds: table ${median(figures.map(([table]) => table)).toFixed(3)}, ` +
+    `advisory ${median(figures.map(([, advisory]) => advisory)).toFixed(3)}, ratio ${median(ratios).toFixed(3)} ` +
+    `(${Math.min(...ratios).toFixed(3)} to ${Math.max(...ratios).toFixed(3)})`
+)
+await client.end()
+await server.stop()
