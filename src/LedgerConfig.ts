@@ -185,7 +185,8 @@ const parseUrl = (redacted: Redacted.Redacted): Either.Either<Backend, ConfigErr
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1]?.toLowerCase()
   switch (scheme?.replace(/\+.*$/, "")) {
     case undefined:
-      return Either.right(sqlite(url))
+      // a file of that name would put a password into a listing of its folder
+      return /\/\/[^/]*@/.test(url) ? invalid("a URL needs a scheme and a colon") : Either.right(sqlite(url))
     case "postgres":
     case "postgresql":
       return Either.right({ _tag: "Postgres", url: Redacted.make(`postgresql:${url.slice(url.indexOf(":") + 1)}`) })

@@ -83,7 +83,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 
   const begin = (entries: Entries, done: (exit: Written) => void): void => {
-    const write = options.write(mapNonEmpty(entries, (entry) => entry.group))
+    // suspended: a store that throws instead of answering must not stop the queue
+    const write = Effect.suspend(() => options.write(mapNonEmpty(entries, (entry) => entry.group)))
     const links = entries.flatMap((entry) =>
       entry.link === undefined ? [] : [{ _tag: "SpanLink", span: entry.link, attributes: {} } as const]
     )
@@ -118,13 +119,17 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     begin(entries, (exit) => {
       LedgerMetrics.commits.unsafeUpdate(1, [])
       const typed = Exit.mapErrorCause(exit, defectAsFailure)
-      if (entries.length > 1 && Exit.isFailure(typed) && isOwnFault(typed.cause)) return commitAlone(entries, done)
+      if (entries.length > 1 && Exit.isFailure(typed) && isOwnFault(typed.cause)) return commitAlone(entries, 0, done)
       entries.forEach((entry, index) => settle(entry, Exit.map(typed, (results) => results[index] as GroupResult)))
       done()
     })
 
-  const commitAlone = ([entry, ...rest]: ReadonlyArray<Entry>, done: () => void): void =>
-    entry === undefined ? done() : commit([entry], () => commitAlone(rest, done))
+  const commitAlone = (entries: Entries, index: number, done: () => void): void => {
+    const entry = entries[index]
+    if (entry === undefined) return done()
+    // a task for each, or thousands of writes that fail at once would fill the stack
+    commit([entry], () => defaultScheduler.scheduleTask(() => commitAlone(entries, index + 1, done), 0))
+  }
 
   const work = (): void => {
     scheduled = false
@@ -164,14 +169,15 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     )
   )
 
+  // asked again when woken: those who were woken before may have taken the place
+  const room: Effect.Effect<void> = Effect.suspend(() =>
+    queuedEvents < options.capacity || closed
+      ? Effect.void
+      : Effect.zipRight(Effect.async<void>((resume) => void held.push(() => resume(Effect.void))), room)
+  )
+
   return {
-    room: Effect.suspend(() =>
-      queuedEvents < options.capacity || closed
-        ? Effect.void
-        : Effect.async<void>((resume) => {
-          held.push(() => resume(Effect.void))
-        })
-    ),
+    room,
     submit: (group) =>
       Effect.withFiberRuntime((fiber) => {
         if (closed) return closedError()

@@ -88,8 +88,16 @@ export const make = Effect.fnUntraced(function*(
       }
       const through = Math.min(state.through, head)
       const dense = checked.filters.length === 0 ? (checked.backward ? through : state.after + 1) : undefined
-      const { events, failure } = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
+      const decoded = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
+      const { events } = decoded
       const left = state.left - events.length
+      const whole = checked.backward ? through - (next ?? state.after + 1) + 1 : (next ?? through) - state.after
+      const failure = dense !== undefined && decoded.failure === undefined && left > 0 && events.length < whole
+        ? new CorruptEvent({
+          offset: dense + (checked.backward ? -1 : 1) * events.length,
+          reason: "the row is missing"
+        })
+        : decoded.failure
       const rest: ReadState | undefined = failure === undefined && (next === null || left === 0) ? undefined : {
         incarnation,
         failure,

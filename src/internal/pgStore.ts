@@ -99,7 +99,7 @@ export const make = Effect.fnUntraced(function*(
     const calls = plan(groups)
     const callAll = (connection: Connection, joined: boolean) =>
       Effect.map(
-        Effect.forEach(calls, (call) => callAppend(connection, sql, call, joined ? "" : commits)),
+        Effect.forEach(calls, (call) => callAppend(connection, sql, call, joined && commits === "off" ? "" : commits)),
         (answers) => collect(groups, calls, answers)
       )
     return Effect.flatMap(connections.joined, (joined) => {
@@ -174,16 +174,18 @@ const inTransaction = <A, E>(
  * Outside a transaction every statement of ours may be repeated: ids make appends idempotent. A unique violation comes
  * from a snapshot older than the lock, where the server's default isolation is above READ COMMITTED.
  */
-const retryTransient = <A, R>(effect: Effect.Effect<A, unknown, R>): Effect.Effect<A, unknown, R> =>
-  Effect.retry(effect, {
-    while: (error) => {
-      const reason = reasonOf(error)
-      return reason === "ConnectionError" || reason === "SerializationError" || reason === "UniqueViolation"
-        ? Effect.as(Metric.increment(LedgerMetrics.retries), true)
-        : false
-    },
-    schedule: transient
-  })
+const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
+  // the schedule is made when it is needed
+  Effect.catchIf(effect, isTransient, () =>
+    Effect.retry(Effect.zipRight(Metric.increment(LedgerMetrics.retries), effect), {
+      while: isTransient,
+      schedule: transient
+    }))
+
+const isTransient = (error: unknown): boolean => {
+  const reason = reasonOf(error)
+  return reason === "ConnectionError" || reason === "SerializationError" || reason === "UniqueViolation"
+}
 
 const transient = Schedule.exponential("10 millis").pipe(Schedule.jittered, Schedule.intersect(Schedule.recurs(6)))
 

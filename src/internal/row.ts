@@ -34,7 +34,8 @@ export const encode = (input: Event, maxPayloadBytes: number): Row | FieldIssue 
   const content: Content = {
     id: event.id as string,
     runId: event.runId as string,
-    turn: event.turn as number,
+    // minus zero becomes zero, as the databases store it
+    turn: (event.turn as number) + 0,
     kind: event.kind as string,
     actor: event.actor as string,
     payload,

@@ -61,28 +61,37 @@ export const make = Effect.fnUntraced(function*(
   const connections = Transaction.connections((other) => other === connection, client.reserve)
   const sql = statements(names)
 
-  const retryBusy = <A, R>(effect: Effect.Effect<A, StoreError, R>): Effect.Effect<A, StoreError, R> =>
-    Effect.retry(effect, {
-      while: (error) =>
-        error._tag === "StoreUnavailable" && reasonOf(error.cause) === "LockTimeout"
-          ? Effect.as(Metric.increment(LedgerMetrics.retries), true)
-          : false,
-      schedule: busySchedule(options.busyTimeout)
-    })
+  const busyTimeout = options.owned ? driverBusyTimeout : undefined
 
-  /** Runs a piece of synchronous work in the caller's transaction, or in one of its own that takes the write lock first. */
-  const write = <A>(method: string, work: (db: Database) => Generator<void, A>): Effect.Effect<A, StoreError> =>
+  const retryBusy = <A>(effect: Effect.Effect<A, StoreError>): Effect.Effect<A, StoreError> =>
+    // the schedule costs as much as a statement: it is made when it is needed
+    Effect.catchIf(effect, isBusy, () =>
+      Effect.retry(Effect.zipRight(Metric.increment(LedgerMetrics.retries), effect), {
+        while: isBusy,
+        schedule: busySchedule(options.busyTimeout)
+      }))
+
+  /** Runs synchronous work, on the connection of the caller's transaction or on the client's while nobody else has it. */
+  const exclusively = <A>(
+    method: string,
+    work: (db: Database, joined: boolean) => Generator<void, A>
+  ): Effect.Effect<A, StoreError> =>
     Effect.flatMap(connections.joined, (joined) => {
-      const run = (conn: Connection) =>
-        Effect.uninterruptible(drive(transact(new Database(conn), joined !== undefined, sql.lock, work))).pipe(
-          Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
-        )
+      const run = (connection: Connection) =>
+        Effect.uninterruptible(Effect.mapError(
+          drive(work(new Database(connection), joined !== undefined)),
+          (error) => toStoreError(method, error, joined !== undefined)
+        ))
       return retryBusy(
         joined !== undefined
           ? connections.alone(joined, run(joined))
           : Effect.mapError(connections.reserved(run), (error) => toStoreError(method, error, false))
       )
     })
+
+  /** In the caller's transaction, or in one of its own that takes the write lock first. */
+  const write = <A>(method: string, work: (db: Database) => Generator<void, A>): Effect.Effect<A, StoreError> =>
+    exclusively(method, (db, joined) => transact(db, joined, busyTimeout, sql.lock, work))
 
   const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
     retryBusy(Effect.mapError(
@@ -98,7 +107,14 @@ export const make = Effect.fnUntraced(function*(
   yield* setUp(names, options, read, write)
 
   return {
-    append: (groups) => write("append", (db) => appendAll(db, sql, groups)),
+    append: (groups) =>
+      exclusively("append", function*(db, joined) {
+        const row = joined ? undefined : onlyRow(groups)
+        const offset = row && waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row))
+        return offset === undefined
+          ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
+          : [{ _tag: "Written", outcomes: [{ offset, status: "appended" }] }]
+      }),
     page: (request) =>
       read("read", (db) => {
         for (;;) {
@@ -171,31 +187,44 @@ const busySchedule = (timeout: Duration.DurationInput) =>
     Schedule.upTo(timeout)
   )
 
+const isBusy = (error: StoreError): boolean =>
+  error._tag === "StoreUnavailable" && reasonOf(error.cause) === "LockTimeout"
+
+/** What the driver sets when it opens a file. */
+const driverBusyTimeout = 5000
+
 /** How long SQLite itself may wait for a lock. It does so on the event loop's thread: the rest of the wait is ours. */
 const blockingMillis = 5
+
+/** Runs what may meet another process's lock. `busyTimeout` is the connection's setting, to be put back. */
+const waitingBriefly = <A>(db: Database, busyTimeout: number | undefined, work: () => A): A => {
+  const before = busyTimeout ?? Number(db.values("PRAGMA busy_timeout")[0]?.[0])
+  db.run(`PRAGMA busy_timeout = ${blockingMillis}`)
+  try {
+    return work()
+  } finally {
+    db.run(`PRAGMA busy_timeout = ${before}`)
+  }
+}
 
 function* transact<A>(
   db: Database,
   joined: boolean,
+  busyTimeout: number | undefined,
   lock: string,
   work: (db: Database) => Generator<void, A>
 ): Generator<void, A> {
-  const before = Number(db.values("PRAGMA busy_timeout")[0]![0])
-  db.run(`PRAGMA busy_timeout = ${blockingMillis}`)
-  try {
+  waitingBriefly(db, busyTimeout, () => {
     // BEGIN alone takes no lock, and a transaction that reads before it writes may find its snapshot outdated
     db.run(joined ? "SAVEPOINT effect_ledger" : "BEGIN IMMEDIATE")
-    if (joined) {
-      try {
-        db.run(lock)
-      } catch (error) {
-        undo(db, joined)
-        throw error
-      }
+    if (!joined) return
+    try {
+      db.run(lock)
+    } catch (error) {
+      undo(db, joined)
+      throw error
     }
-  } finally {
-    db.run(`PRAGMA busy_timeout = ${before}`)
-  }
+  })
   try {
     const answer = yield* work(db)
     db.run(joined ? "RELEASE effect_ledger" : "COMMIT")
@@ -221,13 +250,18 @@ const statements = (names: Names) => ({
   newIncarnation: `UPDATE ${names.meta} SET incarnation = ?`,
   clear: `DELETE FROM ${names.events}`,
   head:
-    `SELECT m.incarnation, e."offset", lower(hex(e.digest)) FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +
+    `SELECT m.incarnation, e."offset", nullif(lower(hex(e.digest)), '') FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +
     `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,
   last: `SELECT max("offset") FROM ${names.events}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = ?`,
-  known: (count: number) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`,
-  insert: (count: number) =>
-    `INSERT INTO ${names.events} (${columns}, digest) VALUES ${list(`(${list("?", 13)})`, count)}`,
+  known: memoize((count) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`),
+  insertOne:
+    `INSERT INTO ${names.events} (${columns}, digest) VALUES ((SELECT coalesce(max("offset"), 0) + 1 FROM ${names.events}), ${
+      list("?", 12)
+    }) RETURNING "offset"`,
+  insert: memoize((count) =>
+    `INSERT INTO ${names.events} (${columns}, digest) VALUES ${list(`(${list("?", 13)})`, count)}`
+  ),
   // a skip scan: one index probe a run, however many events it has
   runs: `WITH RECURSIVE run(id) AS (
     SELECT min(run_id) FROM ${names.events}
@@ -254,6 +288,16 @@ const statements = (names: Names) => ({
 })
 
 type Statements = ReturnType<typeof statements>
+
+/** The texts for a few counts are asked for again and again. */
+const memoize = (text: (count: number) => string): (count: number) => string => {
+  const texts = new Map<number, string>()
+  return (count) => {
+    const known = texts.get(count) ?? text(count)
+    texts.set(count, known)
+    return known
+  }
+}
 
 const list = (text: string, count: number): string => Array.from({ length: count }, () => text).join(", ")
 
@@ -319,25 +363,40 @@ const statementRows = (left: number): number => left >= 64 ? 64 : left >= 8 ? 8 
 /** A large batch lets the program breathe every so many rows. */
 const breatheRows = 512
 
-const insert = (db: Database, sql: Statements, rows: ReadonlyArray<Row>, last: number): void =>
-  db.run(
-    sql.insert(rows.length),
-    rows.flatMap((row, index) => [
-      last + 1 + index,
-      row.id,
-      row.runId,
-      row.turn,
-      row.kind,
-      row.actor,
-      row.payload,
-      row.createdAt,
-      row.schemaVersion,
-      row.sessionId,
-      row.modelProfile,
-      row.modelId,
-      Buffer.from(row.digest, "hex")
-    ])
-  )
+/** Nearly every append is one row, and one statement is a transaction of its own. `undefined`: the id is recorded. */
+const insertOne = (db: Database, sql: Statements, row: Row): number | undefined => {
+  try {
+    return db.values(sql.insertOne, valuesOf(row))[0]?.[0] as number
+  } catch (error) {
+    if (reasonOf(error) !== "UniqueViolation") throw error
+    return undefined
+  }
+}
+
+const onlyRow = ([group, next]: NonEmptyReadonlyArray<AppendGroup>): Row | undefined =>
+  next === undefined && group.condition === undefined && group.rows.length === 1 ? group.rows[0] : undefined
+
+const insert = (db: Database, sql: Statements, rows: ReadonlyArray<Row>, last: number): void => {
+  const params: Array<unknown> = []
+  for (const [index, row] of rows.entries()) params.push(last + 1 + index, ...valuesOf(row))
+  db.run(sql.insert(rows.length), params)
+}
+
+/** All columns but the offset. */
+const valuesOf = (row: Row): ReadonlyArray<unknown> => [
+  row.id,
+  row.runId,
+  row.turn,
+  row.kind,
+  row.actor,
+  row.payload,
+  row.createdAt,
+  row.schemaVersion,
+  row.sessionId,
+  row.modelProfile,
+  row.modelId,
+  Buffer.from(row.digest, "hex")
+]
 
 const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): ReadonlyArray<Outcome | undefined> => {
   const found = new Map<unknown, StoredRow>()

@@ -1,0 +1,413 @@
+/** What only Postgres can show. */
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
+import { assert, describe, it } from "@effect/vitest"
+import { Chunk, Context, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
+import { randomBytes } from "node:crypto"
+import * as Net from "node:net"
+import { Client } from "pg"
+import { inject } from "vitest"
+import { Event, Ledger } from "../src/index.js"
+import * as PgLedger from "../src/PgLedger.js"
+import { runScript } from "./support/processes.js"
+
+const url = inject("databaseUrl")
+const newSchema = () => `t${randomBytes(8).toString("hex")}`
+const open = (options: PgLedger.UrlOptions = {}) =>
+  PgLedger.layerUrl(Redacted.make(url), { schema: newSchema(), maxConnections: 4, ...options })
+
+let made = 0
+const event = (over: Partial<Event.Event> = {}): Effect.Effect<Event.Event> =>
+  Effect.map(
+    Effect.orDie(Event.create({
+      id: `e${++made}`,
+      runId: "run",
+      turn: 1,
+      kind: "agent.spoke",
+      actor: "ada",
+      payload: { n: made }
+    })),
+    (event) => ({ ...event, ...over })
+  )
+const events = (count: number) => Effect.all(Array.from({ length: count }, () => event()))
+const offsets = Effect.map(Ledger.events, (all) => all.map(({ offset }) => offset))
+const dense = (count: number) => Array.from({ length: count }, (_, index) => index + 1)
+
+const raw = <A>(use: (client: Client) => Promise<A>): Effect.Effect<A> =>
+  Effect.acquireUseRelease(
+    Effect.promise(async () => {
+      const client = new Client(url)
+      await client.connect()
+      return client
+    }),
+    (client) => Effect.promise(() => use(client)),
+    (client) => Effect.promise(() => client.end())
+  )
+
+describe("Postgres set-up", () => {
+  it.live(
+    "32 processes that start at once on one empty schema all come up and leave no hole",
+    () =>
+      Effect.gen(function*() {
+        const schema = newSchema()
+        const env = { DATABASE_URL: url, LEDGER_SCHEMA: schema }
+        yield* Effect.promise(() =>
+          Promise.all(Array.from({ length: 32 }, (_, n) => runScript("appender.ts", [`p${n}`, "50"], env)))
+        )
+        yield* Effect.gen(function*() {
+          assert.deepStrictEqual(yield* offsets, dense(32 * 50))
+          assert.strictEqual((yield* Ledger.runs).length, 32)
+          for (const runId of yield* Ledger.runs) {
+            const turns = (yield* Ledger.eventsForRun(runId)).map(({ turn }) => turn)
+            assert.deepStrictEqual(turns, dense(50).map((n) => n - 1))
+          }
+        }).pipe(Effect.provide(open({ schema })))
+      }),
+    120_000
+  )
+
+  it.live("opening an existing ledger writes nothing", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      yield* Effect.provide(Effect.flatMap(event(), Ledger.append), open({ schema }))
+      const wal = raw(async (client) => (await client.query("SELECT pg_current_wal_insert_lsn() AS lsn")).rows[0].lsn)
+      // the server itself may log something meanwhile, so once in a few tries must be quiet
+      let quiet = false
+      for (let attempt = 0; attempt < 10 && !quiet; attempt++) {
+        const before = yield* wal
+        yield* Effect.provide(Ledger.latestOffset, open({ schema }))
+        quiet = before === (yield* wal)
+      }
+      assert.isTrue(quiet)
+    }))
+
+  it.live("two ledgers in one schema, told apart by their prefixes, do not see each other", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      yield* Effect.provide(Effect.flatMap(events(3), Ledger.appendAll), open({ schema, prefix: "one_" }))
+      assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, open({ schema, prefix: "two_" })), 0)
+      assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, open({ schema, prefix: "one_" })), 3)
+    }))
+
+  it.live("a newer set-up, a database that is not UTF8, and a bad prefix are refused", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      yield* Effect.provide(Ledger.latestOffset, open({ schema }))
+      yield* raw((client) => client.query(`UPDATE ${schema}.ledger_meta SET version = 99`))
+      const newer = yield* Effect.flip(Effect.provide(Ledger.latestOffset, open({ schema })))
+      assert.strictEqual(newer._tag, "IncompatibleStore")
+      assert.include(newer.message, "99")
+
+      const name = newSchema()
+      yield* raw((client) =>
+        client.query(`CREATE DATABASE ${name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
+      )
+      const other = new URL(url)
+      other.pathname = `/${name}`
+      const ascii = yield* Effect.flip(
+        Effect.provide(Ledger.latestOffset, PgLedger.layerUrl(Redacted.make(other.href), { schema }))
+      )
+      assert.strictEqual(ascii._tag, "IncompatibleStore")
+      yield* raw((client) => client.query(`DROP DATABASE ${name} WITH (FORCE)`))
+
+      const prefix = yield* Effect.flip(Effect.provide(Ledger.latestOffset, open({ prefix: "Bad-Name" })))
+      assert.strictEqual(prefix._tag, "StoreFailure")
+    }))
+
+  it.live("a host that refuses, and one that accepts and never answers, are StoreUnavailable", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const server = yield* Effect.acquireRelease(
+        Effect.async<Net.Server>((resume) => {
+          const server = Net.createServer(() => {}).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      const silent = yield* tryUrl(`postgresql://ada:s3cret@127.0.0.1:${(server.address() as Net.AddressInfo).port}/x`)
+      assert.strictEqual(silent._tag, "StoreUnavailable")
+      server.close()
+      const refused = yield* tryUrl(`postgresql://ada:s3cret@127.0.0.1:1/x`)
+      assert.strictEqual(refused._tag, "StoreUnavailable")
+      assert.notInclude(JSON.stringify([silent, refused]), "s3cret")
+    })))
+})
+
+const tryUrl = (url: string) =>
+  Effect.flip(
+    Effect.provide(Ledger.latestOffset, PgLedger.layerUrl(Redacted.make(url), { connectTimeout: "300 millis" }))
+  )
+
+describe("Postgres guards its table", () => {
+  it.live("change, removal and stray rows are refused, also for a replica's session", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const table = `${schema}.ledger_events`
+      yield* Effect.provide(Effect.flatMap(events(3), Ledger.appendAll), open({ schema }))
+      const columns = `"offset", id, run_id, turn, kind, actor, payload, created_at, schema_version, digest`
+      const row = (over: Record<string, string>) =>
+        Object.values({
+          offset: "4",
+          id: "'x'",
+          run: "'r'",
+          turn: "0",
+          kind: "'a.b'",
+          actor: "'a'",
+          payload: "'{}'",
+          created: "0",
+          version: "1",
+          digest: "decode(repeat('00', 32), 'hex')",
+          ...over
+        }).join(", ")
+      const forbidden = [
+        `UPDATE ${table} SET turn = 9`,
+        `DELETE FROM ${table}`,
+        `TRUNCATE ${table}`,
+        `SET session_replication_role = replica; DELETE FROM ${table}`,
+        ...[
+          { offset: "0" },
+          { offset: "2" },
+          { id: "''" },
+          { id: `'${"x".repeat(65)}'` },
+          { turn: "-1" },
+          { kind: "'nodots'" },
+          { kind: "E'a.b\\n'" },
+          { kind: "'A.b'" },
+          { payload: "'[]'" },
+          { payload: "'no json'" },
+          { created: "253402300800000" },
+          { version: "0" },
+          { digest: "decode('00', 'hex')" }
+        ].map((over) => `INSERT INTO ${table} (${columns}) VALUES (${row(over)})`)
+      ]
+      for (const text of forbidden) {
+        const refused = yield* raw((client) =>
+          client.query(text).then(() => undefined, (error: Error) => error.message)
+        )
+        assert.isDefined(refused, text)
+      }
+      yield* raw((client) => client.query(`BEGIN; INSERT INTO ${table} (${columns}) VALUES (${row({})}); ROLLBACK`))
+      assert.deepStrictEqual(yield* Effect.provide(offsets, open({ schema })), [1, 2, 3])
+      // a person can query the payload
+      const [text] = yield* raw(async (client) =>
+        (await client.query(`SELECT payload->>'n' AS n FROM ${schema}.ledger_view`)).rows
+      )
+      assert.match(text.n, /^\d+$/)
+    }))
+})
+
+describe("Postgres in the caller's transaction", () => {
+  const setup = Effect.gen(function*() {
+    const schema = newSchema()
+    const context = yield* Layer.build(open({ schema }))
+    return {
+      schema,
+      sql: Context.get(context, PgClient.PgClient),
+      ledger: Context.get(context, Ledger.Ledger),
+      context
+    }
+  })
+
+  it.scopedLive("a snapshot older than the last event is TransactionAborted, and repeating the transaction works", () =>
+    Effect.gen(function*() {
+      const { ledger, sql } = yield* setup
+      yield* ledger.append(yield* event())
+      const attempt = (between: Effect.Effect<unknown, unknown>) =>
+        sql.withTransaction(Effect.gen(function*() {
+          yield* sql`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`
+          yield* sql`SELECT 1`
+          yield* between
+          return yield* ledger.append(yield* event())
+        }))
+      const elsewhere = Effect.flatMap(event(), ledger.append).pipe(Effect.forkDaemon, Effect.flatMap(Fiber.join))
+      const outside = Effect.mapInputContext(elsewhere, (_: Context.Context<never>) => Context.empty())
+      const failed = yield* Effect.flip(attempt(outside))
+      assert.strictEqual((failed as { _tag: string })._tag, "TransactionAborted")
+      assert.strictEqual((yield* attempt(Effect.void))._tag, "Appended")
+      assert.deepStrictEqual(yield* Effect.provideService(offsets, Ledger.Ledger, ledger), [1, 2, 3])
+    }))
+
+  it.scopedLive("an append that fails in it leaves the transaction usable", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const context = yield* Layer.build(open({ schema, lockTimeout: "50 millis" }))
+      const sql = Context.get(context, PgClient.PgClient)
+      const ledger = Context.get(context, Ledger.Ledger)
+      yield* sql`CREATE TABLE ${sql(schema)}.notes (text text)`
+      const locked = yield* Effect.makeLatch()
+      const done = yield* Effect.makeLatch()
+      const holder = yield* Effect.fork(sql.withTransaction(Effect.gen(function*() {
+        yield* ledger.append(yield* event())
+        yield* locked.open
+        yield* done.await
+      })))
+      yield* locked.await
+      const tag = yield* sql.withTransaction(Effect.gen(function*() {
+        const error = yield* Effect.flip(ledger.append(yield* event()))
+        yield* sql`INSERT INTO ${sql(schema)}.notes VALUES ('still here')`
+        return error._tag
+      }))
+      assert.strictEqual(tag, "StoreUnavailable")
+      // outside a transaction the same lock is waited for no longer
+      assert.strictEqual((yield* Effect.flip(ledger.append(yield* event())))._tag, "StoreUnavailable")
+      yield* done.open
+      yield* Fiber.join(holder)
+      assert.strictEqual((yield* ledger.append(yield* event()))._tag, "Appended")
+      assert.strictEqual((yield* sql`SELECT * FROM ${sql(schema)}.notes`).length, 1)
+      assert.deepStrictEqual(yield* Effect.provideService(offsets, Ledger.Ledger, ledger), [1, 2])
+    }))
+
+  it.scopedLive("a transaction of another client, of either database, is not joined", () =>
+    Effect.gen(function*() {
+      const { ledger } = yield* setup
+      const other = Context.get(
+        yield* Layer.build(PgClient.layer({ url: Redacted.make(url), maxConnections: 1 })),
+        PgClient.PgClient
+      )
+      const sqlite = Context.get(
+        yield* Layer.build(SqliteClient.layer({ filename: ":memory:" })),
+        SqliteClient.SqliteClient
+      )
+      for (const foreign of [other, sqlite]) {
+        const exit = yield* Effect.exit(foreign.withTransaction(
+          Effect.zipRight(Effect.flatMap(event(), ledger.append), Effect.fail("roll back"))
+        ))
+        assert.isTrue(Exit.isFailure(exit))
+      }
+      assert.strictEqual(yield* ledger.latestOffset, 2)
+    }))
+
+  it.scopedLive("a transaction that has failed before is TransactionAborted", () =>
+    Effect.gen(function*() {
+      const { ledger, sql } = yield* setup
+      const error = yield* Effect.flip(sql.withTransaction(Effect.gen(function*() {
+        yield* Effect.ignore(sql`SELECT 1 / 0`)
+        return yield* ledger.append(yield* event())
+      })))
+      assert.strictEqual((error as { _tag: string })._tag, "TransactionAborted")
+    }))
+
+  it.scopedLive("the caller's settings are as they were, but a commit that would not be durable", () =>
+    Effect.gen(function*() {
+      const { ledger, sql } = yield* setup
+      const settings = yield* sql.withTransaction(Effect.gen(function*() {
+        yield* sql`SET LOCAL synchronous_commit = off`
+        yield* sql`SET LOCAL lock_timeout = '1234ms'`
+        yield* ledger.append(yield* event())
+        return yield* sql`SELECT current_setting('synchronous_commit') AS commits, current_setting('lock_timeout') AS lock,
+          current_setting('enable_seqscan') AS seqscan`
+      }))
+      assert.deepStrictEqual(settings, [{ commits: "on", lock: "1234ms", seqscan: "on" }])
+    }))
+})
+
+describe("Postgres appends", () => {
+  it.live(
+    "cost the same after 150,000 events in one session whose statistics saw one row",
+    () =>
+      Effect.gen(function*() {
+        const schema = newSchema()
+        const blocks = (client: Client) =>
+          client.query(
+            `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT ${schema}.ledger_append_v1($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}',` +
+              `'{NULL}','{NULL}','{NULL}',$2,NULL,'',1000)`,
+            [`{${randomBytes(8).toString("hex")}}`, `{"\\\\x${"00".repeat(32)}"}`]
+          ).then(({ rows }) =>
+            Number(rows[0]["QUERY PLAN"][0].Plan["Shared Hit Blocks"]) +
+            Number(rows[0]["QUERY PLAN"][0].Plan["Shared Read Blocks"])
+          )
+        yield* Effect.provide(Effect.flatMap(event(), Ledger.append), open({ schema }))
+        const [early, late] = yield* raw(async (client) => {
+          await client.query(`ALTER TABLE ${schema}.ledger_events SET (autovacuum_enabled = off)`)
+          await client.query(`ANALYZE ${schema}.ledger_events`)
+          const single = async () => {
+            for (let n = 0; n < 10; n++) await blocks(client)
+            return blocks(client)
+          }
+          const before = await single()
+          for (let batch = 0; batch < 75; batch++) {
+            await client.query(
+              `SELECT ${schema}.ledger_append_v1(array_agg(md5(n::text)), array_agg('r' || n % 100), array_agg(1), array_agg('a.b'::text),
+              array_agg('x'::text), array_agg('{}'::text), array_agg(0::int8), array_agg(1), array_agg(NULL::text), array_agg(NULL::text),
+              array_agg(NULL::text), array_agg(decode(repeat('00', 32), 'hex')), NULL, '', 1000)
+            FROM generate_series($1::int, $2::int) AS n`,
+              [batch * 2000, batch * 2000 + 1999]
+            )
+          }
+          return [before, await single()]
+        })
+        // pages touched: the tree is a level or two deeper, and nothing is scanned
+        assert.isBelow(late ?? Number.NaN, (early ?? 0) * 2 + 50)
+      }),
+    120_000
+  )
+
+  it.live("work where the server's default isolation is serializable", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const other = new URL(url)
+      other.searchParams.set("options", "-c default_transaction_isolation=serializable")
+      const layer = PgLedger.layerUrl(Redacted.make(other.href), { schema, maxConnections: 2 })
+      yield* Effect.provide(Ledger.latestOffset, layer)
+      const writer = (name: string) =>
+        Effect.provide(
+          Effect.forEach(dense(50), (turn) => Effect.flatMap(event({ id: `${name}-${turn}` }), Ledger.append), {
+            discard: true
+          }),
+          layer
+        )
+      yield* Effect.all(["a", "b", "c", "d"].map(writer), { concurrency: "unbounded" })
+      assert.deepStrictEqual(yield* Effect.provide(offsets, layer), dense(200))
+    }))
+
+  it.live("go on when idle connections have died", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      yield* Effect.gen(function*() {
+        yield* Ledger.append(yield* event())
+        yield* raw((client) =>
+          client.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE $1",
+            [`%${schema}%`]
+          )
+        )
+        assert.strictEqual((yield* Ledger.append(yield* event()))._tag, "Appended")
+        assert.deepStrictEqual(yield* offsets, [1, 2])
+      }).pipe(Effect.provide(open({ schema })))
+    }))
+
+  it.live("interrupted while they wait for a connection lose none", () =>
+    Effect.gen(function*() {
+      const { sql, ledger } = yield* Effect.map(
+        Effect.context<Ledger.Ledger | PgClient.PgClient>(),
+        (context) => ({ sql: Context.get(context, PgClient.PgClient), ledger: Context.get(context, Ledger.Ledger) })
+      )
+      const busy = yield* Effect.makeLatch()
+      const done = yield* Effect.makeLatch()
+      const hold = Effect.fork(sql.withTransaction(Effect.zipRight(busy.open, done.await)))
+      const holders = [yield* hold, yield* hold]
+      yield* busy.await
+      const readers = yield* Effect.forEach(dense(20), () => Effect.fork(ledger.latestOffset))
+      yield* Effect.yieldNow()
+      yield* Fiber.interruptAll(readers)
+      yield* done.open
+      yield* Effect.forEach(holders, Fiber.join)
+      const exits = yield* Effect.all(dense(20).map(() => Effect.flatMap(event(), ledger.append)), { concurrency: 20 })
+      assert.strictEqual(exits.length, 20)
+      assert.deepStrictEqual(yield* offsets, dense(20))
+    }).pipe(Effect.provide(open({ maxConnections: 2 }))))
+
+  it.live("over a client that transforms names", () =>
+    Effect.gen(function*() {
+      const client = PgClient.layer({
+        url: Redacted.make(url),
+        maxConnections: 2,
+        transformQueryNames: (name) => `x_${name}`,
+        transformResultNames: (name) => name.toUpperCase()
+      })
+      yield* Effect.gen(function*() {
+        const appended = yield* event()
+        yield* Ledger.append(appended)
+        const [read] = Chunk.toReadonlyArray(yield* Stream.runCollect(Ledger.tail(0)))
+        assert.deepStrictEqual(read, { ...appended, offset: 1 })
+      }).pipe(Effect.provide(PgLedger.layer({ schema: newSchema() }).pipe(Layer.provide(client))))
+    }))
+})
