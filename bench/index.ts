@@ -9,7 +9,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { parseArgs } from "node:util"
-import pg from "pg"
+import { Pool } from "pg"
 import type { Event } from "../src/index.js"
 import { Ledger, MemoryLedger } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
@@ -173,7 +173,7 @@ const postgres = (url: string): Backend => ({
     const runtime = await open(`${schema}_ours`)
     await (await open(`${schema}_bare`)).dispose()
     const table = `${schema}_bare.ledger_events`
-    const pool = new pg.Pool({ connectionString: url, max: 10 })
+    const pool = new Pool({ connectionString: url, max: 10 })
     const client = await pool.connect()
     const placeholders = (count: number) =>
       Array.from(

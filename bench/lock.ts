@@ -4,7 +4,7 @@
  */
 import { Effect, Redacted } from "effect"
 import { randomUUID } from "node:crypto"
-import pg from "pg"
+import { Client } from "pg"
 import { Ledger } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { startPostgres } from "../test/support/postgres.js"
@@ -14,7 +14,7 @@ const appends = 200
 
 const server = await startPostgres()
 await Effect.runPromise(Ledger.latestOffset.pipe(Effect.provide(PgLedger.layerUrl(Redacted.make(server.url)))))
-const client = new pg.Client(server.url)
+const client = new Client(server.url)
 await client.connect()
 const { rows: [{ definition }] } = await client.query(
   "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc WHERE proname = 'ledger_append_v1'"

@@ -201,7 +201,7 @@ export interface Input {
   readonly kind: string
   readonly actor: string
   readonly payload: JsonObject
-  readonly createdAt?: DateTime.Utc | undefined
+  readonly createdAt?: DateTime.DateTime | undefined
   readonly schemaVersion?: number | undefined
   readonly sessionId?: string | null | undefined
   readonly modelProfile?: string | null | undefined
@@ -234,7 +234,11 @@ export const create = (input: Input): Effect.Effect<Event, InvalidEvent> =>
       schemaVersion: 1,
       ...given,
       id: given.id === undefined ? uuid7(now) : given.id,
-      createdAt: given.createdAt === undefined ? DateTime.unsafeMake(now) : given.createdAt
+      createdAt: given.createdAt === undefined
+        ? DateTime.unsafeMake(now)
+        : DateTime.isDateTime(given.createdAt)
+        ? DateTime.toUtc(given.createdAt)
+        : given.createdAt
     }
     return Effect.mapError(validate(event), (error) => {
       const issue = ParseResult.ArrayFormatter.formatIssueSync(error)[0]!

@@ -59,12 +59,15 @@ export interface Options extends StoreLedger.Options {
   readonly durability?: "full" | "relaxed" | undefined
 }
 
+// an empty variable is what a compose file makes of one that is not set
 const name = (variable: string) =>
   Config.string(variable).pipe(
     Config.validate({
       message: "expected 1 to 40 lowercase letters, digits and underscores that do not begin with a digit",
-      validation: (value) => /^[a-z_][a-z0-9_]{0,39}$/.test(value)
+      validation: (value) => value.trim() === "" || /^[a-z_][a-z0-9_]{0,39}$/.test(value)
     }),
+    // an empty variable is what a compose file makes of one that is not set
+    Config.map((value) => value.trim() === "" ? undefined : value),
     optional
   )
 
@@ -170,7 +173,8 @@ const load = <A>(module: () => Promise<A>, driver: string): Effect.Effect<A, Set
     try: module,
     catch: (cause) =>
       cause instanceof Error && "code" in cause && cause.code === "ERR_MODULE_NOT_FOUND"
-        ? new DriverMissing({ package: /package '([^']+)'/.exec(cause.message)?.[1] ?? driver })
+        // which brings what it needs itself
+        ? new DriverMissing({ package: driver })
         : new StoreFailure({ method: "import", cause })
   })
 
@@ -201,6 +205,7 @@ const parseUrl = (redacted: Redacted.Redacted): Either.Either<Backend, ConfigErr
 
 // as SQLAlchemy writes them: three slashes and a relative path, four and an absolute one
 const parseSqlite = (rest: string): Either.Either<Backend, ConfigError.ConfigError> => {
+  if (rest.includes("?")) return invalid("a sqlite URL takes no parameters")
   const path = decode(/^\/\/(?:\/(.*))?$/.exec(rest)?.[1] ?? (rest === "//" ? "" : rest))
   if (path === undefined || path.startsWith("//")) {
     return invalid("a sqlite URL has three slashes before a relative path and four before an absolute one")

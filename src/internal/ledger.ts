@@ -22,7 +22,7 @@ import * as LedgerMetrics from "../LedgerMetrics.js"
 import type { GroupResult, LedgerStore, Outcome, Row, StoreCondition, StoredRow } from "../LedgerStore.js"
 import * as GroupCommit from "./groupCommit.js"
 import { checkCondition, type CheckedQuery, checkId, checkQuery } from "./query.js"
-import { decode, encode, FieldIssue, offsetOf, sameContent } from "./row.js"
+import { decode, encode, FieldIssue, isRecordOf, offsetOf, sameContent } from "./row.js"
 
 export interface Options {
   readonly maxPayloadBytes?: number | undefined
@@ -64,8 +64,11 @@ export const make = Effect.fnUntraced(function*(
             // only the fiber that is in the transaction can write in it
             ? Effect.map(store.append([group]), (results) => results[0]!)
             : queue.submit(group)
-          return Effect.flatMap(result, (answer) =>
-            answer._tag === "Refused" ? refused(answer.offset) : report(rows, batch.spread(answer.outcomes)))
+          return Effect.flatMap(result, (answer): Effect.Effect<ReadonlyArray<Receipt>, StoreError | E> =>
+            answer._tag === "Refused"
+              ? refused(answer.offset)
+              : Effect.flatMap(spread(store, rows, batch, answer.outcomes), (outcomes) =>
+                report(rows, outcomes)))
         })
       ))
 
@@ -216,8 +219,7 @@ const encodeAll = (events: ReadonlyArray<Event>, maxPayloadBytes: number): Reado
 
 interface Batch {
   readonly rows: NonEmptyReadonlyArray<Row>
-  /** The outcomes of all events, from those of the distinct rows. */
-  readonly spread: (outcomes: ReadonlyArray<Outcome>) => ReadonlyArray<Outcome>
+  readonly places: ReadonlyMap<string, number>
 }
 
 // an id that stands twice in a batch is a duplicate of its first occurrence; stores see distinct ids
@@ -225,22 +227,30 @@ const distinct = (rows: ReadonlyArray<Row>): Batch => {
   const places = new Map<string, number>()
   const kept: Array<Row> = []
   for (const row of rows) {
-    if (places.has(row.id)) continue
-    places.set(row.id, kept.length)
-    kept.push(row)
+    if (!places.has(row.id)) places.set(row.id, kept.push(row) - 1)
   }
-  return {
-    rows: kept as unknown as NonEmptyReadonlyArray<Row>,
-    spread: (outcomes) => {
-      if (kept.length === rows.length) return outcomes
-      return rows.map((row) => {
-        const place = places.get(row.id)!
-        const { offset, status } = outcomes[place]!
-        if (kept[place] === row) return outcomes[place]!
-        return { offset, status: status !== "divergent" && sameContent(kept[place]!, row) ? "identical" : "divergent" }
-      })
-    }
-  }
+  return { rows: kept as unknown as NonEmptyReadonlyArray<Row>, places }
+}
+
+/** The outcomes of all rows, from those of the distinct ones. */
+const spread = (
+  store: Store,
+  all: ReadonlyArray<Row>,
+  { places, rows }: Batch,
+  outcomes: ReadonlyArray<Outcome>
+): Effect.Effect<ReadonlyArray<Outcome>, StoreError> => {
+  if (rows.length === all.length) return Effect.succeed(outcomes)
+  return Effect.forEach(all, (row) => {
+    const place = places.get(row.id) as number
+    const first = rows[place] as Row
+    const { offset, status } = outcomes[place] as Outcome
+    if (first === row) return Effect.succeed({ offset, status })
+    const same = status === "divergent"
+      // what is recorded is not what came first in the batch, and may be what came later
+      ? Effect.map(store.get(row.id), Option.exists((stored) => isRecordOf(stored, row)))
+      : Effect.succeed(sameContent(first, row))
+    return Effect.map(same, (same) => ({ offset, status: same ? "identical" as const : "divergent" as const }))
+  })
 }
 
 const report = (

@@ -25,7 +25,7 @@ import type {
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
 import { reasonOf, toStoreError } from "./sqlError.js"
-import { badName, columns, type Names, names as makeNames, nextOf, pageStatement } from "./sqlStore.js"
+import { badName, columns, type Dialect, type Names, names as makeNames, nextOf, pageStatement } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
 export interface Options {
@@ -119,7 +119,7 @@ export const make = Effect.fnUntraced(function*(
   return {
     append,
     page: (request) => {
-      const statement = pageStatement(names.events, request, true)
+      const statement = pageStatement(names.events, request, dialect)
       const text = `${sql.headRow} UNION ALL SELECT * FROM (${statement.text}) AS page`
       return read("read", text, statement.params, (all) => {
         const rows = all.filter((row) => Number(row[0]) !== 0)
@@ -156,6 +156,12 @@ export const make = Effect.fnUntraced(function*(
   }
 })
 
+const dialect: Dialect = {
+  placeholder: (number) => `$${number}`,
+  oneOf: (column, placeholder) => `${column} = ANY (${placeholder}::text[])`,
+  list: (members) => members
+}
+
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))
 
@@ -171,8 +177,8 @@ const inTransaction = <A, E>(
   )
 
 /**
- * Outside a transaction every statement of ours may be repeated: ids make appends idempotent. A unique violation comes
- * from a snapshot older than the lock, where the server's default isolation is above READ COMMITTED.
+ * Outside a transaction every statement of ours may be repeated: ids make appends idempotent. A serialization
+ * failure comes where the server's default isolation is above READ COMMITTED.
  */
 const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
   // the schedule is made when it is needed
@@ -184,7 +190,7 @@ const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, 
 
 const isTransient = (error: unknown): boolean => {
   const reason = reasonOf(error)
-  return reason === "ConnectionError" || reason === "SerializationError" || reason === "UniqueViolation"
+  return reason === "ConnectionError" || reason === "SerializationError"
 }
 
 const transient = Schedule.exponential("10 millis").pipe(Schedule.jittered, Schedule.intersect(Schedule.recurs(6)))

@@ -88,10 +88,14 @@ const cursor = (after: After): Cursor => {
 const filters = (path: string, value: Filters): NonEmptyReadonlyArray<StoreFilter> => {
   if (!Array.isArray(value)) return [filter(path, value)]
   if (value.length === 0) refuse(path, "an empty list is ambiguous: leave it out for all events, or name one filter")
+  if (value.length > maxFilters) refuse(path, `expected at most ${maxFilters} filters`)
   return value.map((member, index) => filter(`${path}[${index}]`, member)) as unknown as NonEmptyReadonlyArray<
     StoreFilter
   >
 }
+
+// every filter has parameters of its own, and a statement takes only so many
+const maxFilters = 1000
 
 // an empty filter matches everything, so the others add nothing
 const withoutAll = (list: ReadonlyArray<StoreFilter>): ReadonlyArray<StoreFilter> =>

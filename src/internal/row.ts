@@ -12,38 +12,46 @@ export class FieldIssue {
 }
 
 /** Checks an event and takes its row: from here on the caller's object is not looked at again. */
-export const encode = (input: Event, maxPayloadBytes: number): Row | FieldIssue => {
-  if (typeof input !== "object" || input === null) return new FieldIssue("event", "expected an event")
-  // the caller may have silenced the types: nothing is known of the fields yet
-  const event: Readonly<Record<keyof Event, unknown>> = input
-  const createdAt = DateTime.isDateTime(event.createdAt) ? event.createdAt.epochMillis : undefined
+export const encode = (event: Event, maxPayloadBytes: number): Row | FieldIssue => {
+  if (typeof event !== "object" || event === null) return new FieldIssue("event", "expected an event")
+  try {
+    return encodeFields(event, maxPayloadBytes)
+  } catch {
+    return new FieldIssue("event", "reading it threw an exception")
+  }
+}
+
+const encodeFields = (event: Event, maxPayloadBytes: number): Row | FieldIssue => {
+  // once, as a getter could answer otherwise the second time; the caller may also have silenced the types
+  const { actor, createdAt, id, kind, modelId, modelProfile, payload, runId, schemaVersion, sessionId, turn } = event
+  const time = DateTime.isDateTime(createdAt) ? createdAt.epochMillis : Number.NaN
   const issue = unknownField(event) ??
-    refuse("id", Fields.id(event.id)) ??
-    refuse("runId", Fields.name(event.runId)) ??
-    refuse("turn", Fields.turn(event.turn)) ??
-    refuse("kind", Fields.kind(event.kind)) ??
-    refuse("actor", Fields.name(event.actor)) ??
-    refuse("createdAt", Fields.epochMillis(createdAt)) ??
-    refuse("schemaVersion", Fields.schemaVersion(event.schemaVersion)) ??
-    refuse("sessionId", Fields.optionalName(event.sessionId)) ??
-    refuse("modelProfile", Fields.optionalName(event.modelProfile)) ??
-    refuse("modelId", Fields.optionalName(event.modelId))
+    refuse("id", Fields.id(id)) ??
+    refuse("runId", Fields.name(runId)) ??
+    refuse("turn", Fields.turn(turn)) ??
+    refuse("kind", Fields.kind(kind)) ??
+    refuse("actor", Fields.name(actor)) ??
+    refuse("createdAt", Fields.epochMillis(time)) ??
+    refuse("schemaVersion", Fields.schemaVersion(schemaVersion)) ??
+    refuse("sessionId", Fields.optionalName(sessionId)) ??
+    refuse("modelProfile", Fields.optionalName(modelProfile)) ??
+    refuse("modelId", Fields.optionalName(modelId))
   if (issue !== undefined) return issue
-  const payload = encodePayload(event.payload, maxPayloadBytes)
-  if (typeof payload !== "string") return payload
+  const json = encodePayload(payload, maxPayloadBytes)
+  if (typeof json !== "string") return json
   const content: Content = {
-    id: event.id as string,
-    runId: event.runId as string,
+    id,
+    runId,
     // minus zero becomes zero, as the databases store it
-    turn: (event.turn as number) + 0,
-    kind: event.kind as string,
-    actor: event.actor as string,
-    payload,
-    createdAt: createdAt!,
-    schemaVersion: event.schemaVersion as number,
-    sessionId: event.sessionId as string | null,
-    modelProfile: event.modelProfile as string | null,
-    modelId: event.modelId as string | null
+    turn: turn + 0,
+    kind,
+    actor,
+    payload: json,
+    createdAt: time,
+    schemaVersion,
+    sessionId,
+    modelProfile,
+    modelId
   }
   return { ...content, digest: digest(content) }
 }
@@ -60,6 +68,18 @@ export const sameContent = (self: Row, that: Row): boolean =>
   self.sessionId === that.sessionId &&
   self.modelProfile === that.modelProfile &&
   self.modelId === that.modelId
+
+/** Whether a stored row says the same as a row with its id, see {@link sameContent}. */
+export const isRecordOf = (stored: StoredRow, row: Row): boolean =>
+  stored[2] === row.runId &&
+  stored[3] === row.turn &&
+  stored[4] === row.kind &&
+  stored[5] === row.actor &&
+  stored[6] === row.payload &&
+  stored[8] === row.schemaVersion &&
+  stored[9] === row.sessionId &&
+  stored[10] === row.modelProfile &&
+  stored[11] === row.modelId
 
 /** Reads a stored row back; a string says why it cannot be an event. */
 export const decode = (row: StoredRow): RecordedEvent | string => {

@@ -56,13 +56,6 @@ export const toStoreError = (method: string, error: unknown, joined: boolean): S
           reason: `${method}: a concurrent transaction was in the way: ${cause.message}`,
           cause
         })
-    case "UniqueViolation":
-      if (joined) {
-        return new TransactionAborted({
-          reason: `${method}: the transaction's snapshot is older than the ledger's last event`,
-          cause
-        })
-      }
   }
   return new StoreFailure({ method, cause })
 }
@@ -76,7 +69,8 @@ const exact: Readonly<Record<string, Reason>> = {
   "25P02": "SerializationError",
   "55P03": "LockTimeout",
   "57014": "LockTimeout",
-  "23505": "UniqueViolation",
+  // known ids are sorted out under the lock, so only a snapshot older than the lock can run into one
+  "23505": "SerializationError",
   "57P01": "ConnectionError",
   "57P02": "ConnectionError",
   "57P03": "ConnectionError",

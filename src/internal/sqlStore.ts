@@ -46,14 +46,11 @@ export interface PageStatement extends Statement {
  * merged by offset: `IN (…) ORDER BY` would sort everything that matches. A filter that no index answers alone looks at
  * a bounded range of offsets, so that no statement runs for as long as the ledger is large.
  */
-export const pageStatement = (table: string, request: PageRequest, numbered: boolean): PageStatement => {
-  const params: Array<unknown> = []
-  const bind = (value: unknown): string => {
-    params.push(value)
-    return numbered ? `$${params.length}` : "?"
-  }
+export const pageStatement = (table: string, request: PageRequest, dialect: Dialect): PageStatement => {
+  const params = new Params(dialect)
+  const bind = (value: unknown): string => params.bind(value)
   const branches = request.filters.flatMap(expand)
-  const span = branches.every(isSelective) ? Number.MAX_SAFE_INTEGER : scanSpan
+  const span = branches.length <= maxBranches && branches.every(isSelective) ? Number.MAX_SAFE_INTEGER : scanSpan
   const after = request.backward ? Math.max(request.after, request.through - span) : request.after
   const through = request.backward ? request.through : Math.min(request.through, request.after + span)
   const order = `ORDER BY "offset" ${request.backward ? "DESC" : "ASC"}`
@@ -65,13 +62,13 @@ export const pageStatement = (table: string, request: PageRequest, numbered: boo
     `"offset"${dense && request.backward ? " + 0" : ""} > ${bind(after)} AND ` +
     `"offset"${dense && !request.backward ? " + 0" : ""} <= ${bind(through)}`
   const any = (filters: ReadonlyArray<StoreFilter>) =>
-    filters.map((filter) => `(${predicate(filter, bind)})`).join(" OR ")
+    balanced(filters.map((filter) => `(${predicate(filter, params)})`))
   const merged = branches.length > 1 && branches.length <= maxBranches
   const rows = merged
     ? `SELECT ${columns} FROM ${table} WHERE "offset" IN (SELECT "offset" FROM (${
       branches.map((branch, index) =>
         `SELECT "offset" FROM (SELECT "offset" FROM ${table} WHERE ${
-          predicate(branch, bind)
+          predicate(branch, params)
         } AND ${range()} ${order} LIMIT ${bind(limit)}) AS b${index}`
       ).join(" UNION ")
     }) AS u ${order} LIMIT ${bind(limit)})`
@@ -82,7 +79,7 @@ export const pageStatement = (table: string, request: PageRequest, numbered: boo
   const text =
     `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
     `FROM (${rows}) AS p) AS q WHERE before < ${pageBytes} ${order}`
-  return { text, params, after, through }
+  return { text, params: params.values, after, through }
 }
 
 /** Where to go on after a page, see `Page.next`. */
@@ -97,19 +94,45 @@ export const nextOf = (
   return (request.backward ? last <= request.after + 1 : last >= Math.min(request.through, head)) ? null : last
 }
 
-/** A filter as SQL, `true` when it is empty. Its values go through `bind`. */
-export const predicate = (filter: StoreFilter, bind: (value: unknown) => string): string => {
+// SQLite takes expressions up to 1,000 levels deep, and every OR of a chain is one
+const balanced = (terms: ReadonlyArray<string>): string =>
+  terms.length <= maxBranches
+    ? terms.join(" OR ")
+    : `(${balanced(terms.slice(0, terms.length >> 1))}) OR (${balanced(terms.slice(terms.length >> 1))})`
+
+/** How a database writes the place of a parameter, and "is one of" a parameter that holds them all. */
+export interface Dialect {
+  readonly placeholder: (number: number) => string
+  readonly oneOf: (column: string, placeholder: string) => string
+  readonly list: (members: ReadonlyArray<string>) => unknown
+}
+
+/** The parameters of a statement, as its text is written. */
+export class Params {
+  readonly values: Array<unknown> = []
+  constructor(readonly dialect: Dialect) {}
+  bind(value: unknown): string {
+    return this.dialect.placeholder(this.values.push(value))
+  }
+}
+
+/** A filter as SQL, `true` when it is empty. */
+export const predicate = (filter: StoreFilter, params: Params): string => {
+  const { dialect } = params
   const terms: Array<string> = []
   const oneOf = (column: string, members: ReadonlyArray<string> | undefined) => {
     if (members === undefined) return
+    // as one parameter, as a statement takes only so many
     terms.push(
-      members.length === 1 ? `${column} = ${bind(members[0])}` : `${column} IN (${members.map(bind).join(", ")})`
+      members.length === 1
+        ? `${column} = ${params.bind(members[0])}`
+        : dialect.oneOf(column, params.bind(dialect.list(members)))
     )
   }
   oneOf("run_id", filter.runId === undefined ? undefined : [filter.runId])
   for (const [key, column] of arrays) oneOf(column, filter[key])
-  if (filter.createdFrom !== undefined) terms.push(`created_at >= ${bind(filter.createdFrom)}`)
-  if (filter.createdUntil !== undefined) terms.push(`created_at < ${bind(filter.createdUntil)}`)
+  if (filter.createdFrom !== undefined) terms.push(`created_at >= ${params.bind(filter.createdFrom)}`)
+  if (filter.createdUntil !== undefined) terms.push(`created_at < ${params.bind(filter.createdUntil)}`)
   return terms.length === 0 ? "true" : terms.join(" AND ")
 }
 
@@ -123,7 +146,8 @@ export const arrays = [
 
 const pageBytes = 2 ** 23
 const scanSpan = 50_000
-const maxBranches = 50
+/** How many selects one statement may combine: SQLite takes 500. */
+export const maxBranches = 50
 
 /** One branch for each member of the filter's most selective array: each is one range of one index. */
 export const expand = (filter: StoreFilter): ReadonlyArray<StoreFilter> => {

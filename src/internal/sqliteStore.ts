@@ -23,18 +23,23 @@ import type {
   Outcome,
   Row,
   StoreCondition,
-  StoredRow
+  StoredRow,
+  StoreFilter
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/sqlite.js"
+import { isRecordOf } from "./row.js"
 import { reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
   columns,
+  type Dialect,
   expand,
+  maxBranches,
   type Names,
   names as makeNames,
   nextOf,
   pageStatement,
+  Params,
   predicate
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
@@ -122,7 +127,7 @@ export const make = Effect.fnUntraced(function*(
           const head = Number(last ?? 0)
           const through = Math.min(request.through, head)
           if (through <= request.after) return { incarnation: String(incarnation), head, rows: [], next: null }
-          const statement = pageStatement(names.events, { ...request, through }, false)
+          const statement = pageStatement(names.events, { ...request, through }, dialect)
           const rows = db.values(statement.text, statement.params)
           // an incarnation never comes back: where it is still the same, no reset came between
           if (db.values(sql.incarnation)[0]?.[0] !== incarnation) continue
@@ -144,6 +149,12 @@ export const make = Effect.fnUntraced(function*(
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
   }
 })
+
+const dialect: Dialect = {
+  placeholder: () => "?",
+  oneOf: (column, placeholder) => `${column} IN (SELECT value FROM json_each(${placeholder}))`,
+  list: (members) => JSON.stringify(members)
+}
 
 /**
  * The connection, synchronously: the driver works on this thread, so a transaction that runs in one go lets no other
@@ -268,22 +279,15 @@ const statements = (names: Names) => ({
     UNION ALL SELECT (SELECT min(run_id) FROM ${names.events} WHERE run_id > run.id) FROM run WHERE run.id IS NOT NULL
   ) SELECT id FROM run WHERE id IS NOT NULL
     ORDER BY (SELECT min("offset") FROM ${names.events} WHERE run_id = run.id)`,
-  conflict: (condition: StoreCondition, repeated: ReadonlyArray<number>) => {
-    const params: Array<unknown> = []
-    const bind = (value: unknown): string => {
-      params.push(value)
-      return "?"
-    }
-    const branches = condition.noneMatch.flatMap(expand).map((filter) =>
-      `SELECT min("offset") AS "offset" FROM ${names.events} WHERE ${predicate(filter, bind)} AND "offset" > ${
-        bind(condition.after)
-      }${
-        repeated.length === 0
-          ? ""
-          : ` AND "offset" NOT IN (SELECT value FROM json_each(${bind(JSON.stringify(repeated))}))`
-      }`
+  conflict: (filters: ReadonlyArray<StoreFilter>, after: number, repeated: string) => {
+    const params = new Params(dialect)
+    const branches = filters.map((filter) =>
+      `SELECT min("offset") AS "offset" FROM ${names.events} WHERE ${predicate(filter, params)} AND "offset" > ${
+        params.bind(after)
+      } ` +
+      `AND "offset" NOT IN (SELECT value FROM json_each(${params.bind(repeated)}))`
     )
-    return { text: `SELECT min("offset") FROM (${branches.join(" UNION ALL ")})`, params }
+    return { text: `SELECT min("offset") FROM (${branches.join(" UNION ALL ")})`, params: params.values }
   }
 })
 
@@ -407,20 +411,9 @@ const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): Reado
   }
   return rows.map((row) => {
     const stored = found.get(row.id)
-    return stored && { offset: Number(stored[0]), status: isSame(stored, row) ? "identical" : "divergent" }
+    return stored && { offset: Number(stored[0]), status: isRecordOf(stored, row) ? "identical" : "divergent" }
   })
 }
-
-const isSame = (stored: StoredRow, row: Row): boolean =>
-  stored[2] === row.runId &&
-  stored[3] === row.turn &&
-  stored[4] === row.kind &&
-  stored[5] === row.actor &&
-  stored[6] === row.payload &&
-  stored[8] === row.schemaVersion &&
-  stored[9] === row.sessionId &&
-  stored[10] === row.modelProfile &&
-  stored[11] === row.modelId
 
 const conflictOf = (
   db: Database,
@@ -432,11 +425,17 @@ const conflictOf = (
   const known = knownOf(db, sql, rows)
   if (!known.includes(undefined)) return undefined
   if (condition.after > last) return last
-  const { params, text } = sql.conflict(
-    condition,
+  const repeated = JSON.stringify(
     known.flatMap((outcome) => outcome?.status === "identical" ? [outcome.offset] : [])
   )
-  return db.values(text, params)[0]![0] as number | null ?? undefined
+  const branches = condition.noneMatch.flatMap(expand)
+  let conflict: number | undefined
+  for (let start = 0; start < branches.length; start += maxBranches) {
+    const { params, text } = sql.conflict(branches.slice(start, start + maxBranches), condition.after, repeated)
+    const found = db.values(text, params)[0]?.[0] as number | null
+    if (found !== null) conflict = Math.min(found, conflict ?? found)
+  }
+  return conflict
 }
 
 const setUp = (
