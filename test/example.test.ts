@@ -1,0 +1,154 @@
+/** The program of `npm start`, killed in the middle again and again: it goes on where the log ends. */
+import * as SqlClient from "@effect/sql/SqlClient"
+import { afterAll, describe, expect, inject, it } from "@effect/vitest"
+import { Effect, Redacted } from "effect"
+import { spawn } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { nextStep, type Step } from "../examples/cast.js"
+import { type Event, Ledger, LedgerConfig } from "../src/index.js"
+import * as PgLedger from "../src/PgLedger.js"
+
+const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 2 ** 31)
+const kills = 5
+const folder = mkdtempSync(join(tmpdir(), "effect-ledger-example-"))
+const schema = `example_${process.pid}_${seed}`
+const postgres = Redacted.make(inject("databaseUrl"))
+
+afterAll(async () => {
+  rmSync(folder, { recursive: true, force: true })
+  await Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql.unsafe(`DROP SCHEMA "${schema}" CASCADE`)
+  }).pipe(Effect.provide(PgLedger.layerUrl(postgres, { schema })), Effect.runPromise)
+})
+
+describe(`examples/agents.ts (TEST_SEED=${seed})`, () => {
+  const backends = [
+    ["SQLite", { DATABASE_URL: `sqlite:///${join(folder, "runs", "agents.db")}` }],
+    ["Postgres", { DATABASE_URL: Redacted.value(postgres), LEDGER_SCHEMA: schema }]
+  ] as const
+
+  for (const [name, environment] of backends) {
+    it(`is killed again and again and repeats nothing, on ${name}`, { timeout: 180_000 }, async () => {
+      const random = randomFrom(seed)
+      const read = <A>(effect: Effect.Effect<A, unknown, Ledger.Ledger>) => {
+        const { DATABASE_URL: url, ...rest } = environment
+        const options = "LEDGER_SCHEMA" in rest ? { schema: rest.LEDGER_SCHEMA } : {}
+        return Effect.runPromise(Effect.provide(effect, LedgerConfig.layerUrl(Redacted.make(url), options)))
+      }
+
+      const printed: Array<number> = []
+      let history: ReadonlyArray<Event.RecordedEvent> = []
+      const playOn = async (kill?: Kill) => {
+        const output = await play(environment, kill)
+        expectBeginning(output.text, history)
+        printed.push(...offsetsIn(output.text))
+        history = await read(Ledger.events)
+        return output
+      }
+
+      let killed = 0
+      let last = await playOn({ afterLines: 1, delay: random() * 40 })
+      while (last.signal === "SIGKILL") {
+        killed++
+        // on a busy machine a kill may come late: the rest of the run is left in peace
+        last = await playOn(
+          killed < kills && history.length < 20
+            ? { afterLines: Math.floor(random() * 4), delay: random() * 40 }
+            : undefined
+        )
+      }
+      if (last.code !== 0) throw new Error(last.text)
+      expect(killed).toBeGreaterThan(0)
+      expect(last.text).toContain(
+        "  events in this run: 34\n  duplicates met: 1\n  runs in the ledger: 1\n  head: 34\n"
+      )
+
+      const undisturbed = playInMemory("run-1")
+      const events = await read(Ledger.events)
+      expect(events.map((event) => event.offset)).toEqual(undisturbed.map((_, index) => index + 1))
+      expect(new Set(events.map((event) => event.id)).size).toBe(events.length)
+      expect(events.map(({ actor, kind, payload, turn }) => ({ actor, kind, payload, turn }))).toEqual(undisturbed)
+
+      // no line is printed twice; one may be missing for each kill, between the append and the terminal
+      expect(printed).toEqual(Array.from(new Set(printed)).sort((a, b) => a - b))
+      expect(events.length - printed.length).toBeLessThanOrEqual(killed)
+
+      const next = await play(environment)
+      expect(next.text).toContain("beginning run run-2\n")
+      expect(next.text).toContain(
+        "  events in this run: 34\n  duplicates met: 0\n  runs in the ledger: 2\n  head: 68\n"
+      )
+    })
+  }
+})
+
+/** What the program must say first, when the ledger holds this much of a run. */
+const expectBeginning = (text: string, history: ReadonlyArray<Event.RecordedEvent>) => {
+  if (history.length === 0) return expect(text).not.toContain("resuming")
+  const turn = nextStep("run-1", history)?.turn
+  expect(text).toContain(`resuming run run-1 at turn ${turn}; ${history.length} events found\n`)
+}
+
+interface Output {
+  readonly text: string
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+interface Kill {
+  /** How many lines of the run must be printed, and how many milliseconds must pass then. */
+  readonly afterLines: number
+  readonly delay: number
+}
+
+/** Runs the program, to its end or until it is killed some time after it has printed so many lines of the run. */
+const play = (
+  environment: Readonly<Record<string, string>>,
+  kill?: Kill
+): Promise<Output> =>
+  new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ["--import", "tsx", "examples/agents.ts"], {
+      env: { ...process.env, ...environment, AGENTS_PACE: "40", NO_COLOR: "1" },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    let text = ""
+    let doomed = false
+    child.stdout.on("data", (chunk) => {
+      text += String(chunk)
+      // from the moment on when it knows where it is: nothing is known of a process that has said nothing
+      if (kill && !doomed && /^(beginning|resuming)/m.test(text) && offsetsIn(text).length >= kill.afterLines) {
+        doomed = true
+        setTimeout(() => child.kill("SIGKILL"), kill.delay)
+      }
+    })
+    child.stderr.on("data", (chunk) => {
+      text += String(chunk)
+    })
+    child.once("error", reject)
+    child.once("close", (code, signal) => resolve({ text, code, signal }))
+  })
+
+const offsetsIn = (text: string): ReadonlyArray<number> =>
+  Array.from(text.matchAll(/^ *#(\d+) .*\n/gm), ([, offset]) => Number(offset))
+
+const playInMemory = (runId: string): ReadonlyArray<Omit<Step, "step">> => {
+  const events: Array<Event.Event> = []
+  const steps: Array<Omit<Step, "step">> = []
+  for (let next = nextStep(runId, events); next !== undefined; next = nextStep(runId, events)) {
+    const { step: _, ...step } = next
+    steps.push(step)
+    events.push(step as unknown as Event.Event)
+  }
+  return steps
+}
+
+/** mulberry32: the same numbers for the same seed. */
+const randomFrom = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+}
