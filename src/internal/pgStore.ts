@@ -19,13 +19,24 @@ import type {
   Head,
   LedgerStore,
   Outcome,
+  Page,
   Row,
   StoreCondition,
   StoredRow
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
 import { reasonOf, toStoreError } from "./sqlError.js"
-import { badName, columns, type Dialect, type Names, names as makeNames, nextOf, pageStatement } from "./sqlStore.js"
+import {
+  badName,
+  columns,
+  cutStatement,
+  type Dialect,
+  type Names,
+  names as makeNames,
+  nextOf,
+  pageStatement,
+  wholeStatement
+} from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
 export interface Options {
@@ -120,13 +131,20 @@ export const make = Effect.fnUntraced(function*(
     append,
     page: (request) => {
       const statement = pageStatement(names.events, request, dialect)
-      const text = `${sql.headRow} UNION ALL SELECT * FROM (${statement.text}) AS page`
-      return read("read", text, statement.params, (all) => {
-        const rows = all.filter((row) => Number(row[0]) !== 0)
-        const [, incarnation, last] = all.find((row) => Number(row[0]) === 0) ?? []
-        const head = Number(last ?? 0)
-        return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
-      })
+      const ask = (rowsText: string) =>
+        read("read", `${sql.headRow} UNION ALL SELECT * FROM (${rowsText}) AS page`, statement.params, (all): Page => {
+          const rows = all.filter((row) => Number(row[0]) !== 0)
+          const [, incarnation, last] = all.find((row) => Number(row[0]) === 0) ?? []
+          const head = Number(last ?? 0)
+          return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
+        })
+      return statement.merged
+        ? ask(cutStatement(statement))
+        : Effect.flatMap(
+          ask(wholeStatement(statement)),
+          (page) =>
+            page.rows.length > 0 || request.after >= page.head ? Effect.succeed(page) : ask(cutStatement(statement))
+        )
     },
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),

@@ -39,6 +39,9 @@ export interface Statement {
 export interface PageStatement extends Statement {
   readonly after: number
   readonly through: number
+  readonly order: string
+  /** It is made of branches, so that asking twice would cost twice. */
+  readonly merged: boolean
 }
 
 /**
@@ -71,16 +74,24 @@ export const pageStatement = (table: string, request: PageRequest, dialect: Dial
           predicate(branch, params)
         } AND ${range()} ${order} LIMIT ${bind(limit)}) AS b${index}`
       ).join(" UNION ")
-    }) AS u ${order} LIMIT ${bind(limit)})`
+    }) AS u ${order} LIMIT ${bind(limit)}) ${order}`
     : `SELECT ${columns} FROM ${table} WHERE ${
       branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
     }${range()} ${order} LIMIT ${bind(limit)}`
-  // the last row may go over the bound, so that there is always one
-  const text =
-    `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
-    `FROM (${rows}) AS p) AS q WHERE before < ${pageBytes} ${order}`
-  return { text, params: params.values, after, through }
+  return { text: rows, params: params.values, after, through, order, merged }
 }
+
+/**
+ * The same page, cut where its payloads reach {@link pageBytes}; the last row may go over, so that there is always one.
+ * The sum costs as much as a third of the read: it is for those pages that need it.
+ */
+export const cutStatement = ({ order, text }: PageStatement): string =>
+  `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
+  `FROM (${text}) AS p) AS q WHERE before < ${pageBytes} ${order}`
+
+/** The same page, or nothing at all where its payloads are more than {@link pageBytes}. */
+export const wholeStatement = ({ text }: PageStatement): string =>
+  `SELECT * FROM (${text}) AS p WHERE (SELECT sum(octet_length(payload)) FROM (${text}) AS s) < ${pageBytes}`
 
 /** Where to go on after a page, see `Page.next`. */
 export const nextOf = (
@@ -89,7 +100,7 @@ export const nextOf = (
   rows: ReadonlyArray<StoredRow>,
   head: number
 ): number | null => {
-  const cut = rows.length >= request.limit || mayBeCut(rows)
+  const cut = rows.length >= request.limit || payloadLength(rows) * 3 >= pageBytes
   const last = cut ? Number(rows[rows.length - 1]![0]) : request.backward ? statement.after + 1 : statement.through
   return (request.backward ? last <= request.after + 1 : last >= Math.min(request.through, head)) ? null : last
 }
@@ -144,7 +155,8 @@ export const arrays = [
   ["kinds", "kind"]
 ] as const
 
-const pageBytes = 2 ** 23
+/** How many bytes of payload make a page. */
+export const pageBytes = 2 ** 23
 const scanSpan = 50_000
 /** How many selects one statement may combine: SQLite takes 500. */
 export const maxBranches = 50
@@ -161,8 +173,9 @@ const isSelective = (branch: StoreFilter): boolean =>
   branch.runId !== undefined || branch.sessionIds !== undefined || branch.modelIds !== undefined ||
   (Object.keys(branch).length === 1 && (branch.actors !== undefined || branch.kinds !== undefined))
 
-const mayBeCut = (rows: ReadonlyArray<StoredRow>): boolean => {
+/** In UTF-16 units: a third of the bytes at least. */
+export const payloadLength = (rows: ReadonlyArray<StoredRow>): number => {
   let length = 0
   for (const row of rows) length += String(row[6]).length
-  return length * 3 >= pageBytes
+  return length
 }

@@ -21,6 +21,8 @@ import type {
   Head,
   LedgerStore,
   Outcome,
+  Page,
+  PageRequest,
   Row,
   StoreCondition,
   StoredRow,
@@ -38,8 +40,10 @@ import {
   type Names,
   names as makeNames,
   nextOf,
+  pageBytes,
   pageStatement,
   Params,
+  payloadLength,
   predicate
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
@@ -127,11 +131,10 @@ export const make = Effect.fnUntraced(function*(
           const head = Number(last ?? 0)
           const through = Math.min(request.through, head)
           if (through <= request.after) return { incarnation: String(incarnation), head, rows: [], next: null }
-          const statement = pageStatement(names.events, { ...request, through }, dialect)
-          const rows = db.values(statement.text, statement.params)
+          const { next, rows } = readRows(db, names, { ...request, through })
           // an incarnation never comes back: where it is still the same, no reset came between
           if (db.values(sql.incarnation)[0]?.[0] !== incarnation) continue
-          return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
+          return { incarnation: String(incarnation), head, rows, next }
         }
       }),
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
@@ -436,6 +439,24 @@ const conflictOf = (
     if (found !== null) conflict = Math.min(found, conflict ?? found)
   }
   return conflict
+}
+
+/** A page in pieces, as nobody knows the size of the next payloads: small ones first, then as many as have room. */
+const readRows = (db: Database, names: Names, request: PageRequest): Pick<Page, "rows" | "next"> => {
+  const rows: Array<StoredRow> = []
+  let { after, through } = request
+  for (let length = 0, limit = 64;;) {
+    const piece: PageRequest = { ...request, after, through, limit: Math.min(limit, request.limit - rows.length) }
+    const statement = pageStatement(names.events, piece, dialect)
+    const found = db.values(statement.text, statement.params)
+    for (const row of found) rows.push(row)
+    length += payloadLength(found)
+    const next = nextOf(piece, statement, found, through)
+    if (next === null || rows.length >= request.limit || length >= pageBytes) return { rows, next }
+    if (request.backward) through = next - 1
+    else after = next
+    limit = Math.max(1, Math.floor((pageBytes - length) / (1 + length / Math.max(1, rows.length))))
+  }
 }
 
 const setUp = (
