@@ -1,0 +1,4 @@
+import * as MemoryLedger from "../src/MemoryLedger.js"
+import { suite } from "./contract/index.js"
+
+suite("memory", { layer: () => MemoryLedger.layer })
