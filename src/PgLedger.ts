@@ -1,5 +1,5 @@
 /**
- * The ledger in Postgres, 14 or later. Any number of processes may write to it.
+ * The ledger in Postgres, 15 or later. Any number of processes may write to it.
  *
  * @since 0.1.0
  */

@@ -351,7 +351,7 @@ const outcomesOf = ({ rows }: Call, { conflict, known = [], last }: Answer): Rea
   })
 }
 
-const minimumVersion = 140000
+const minimumVersion = 150000
 
 const setUp = Effect.fnUntraced(function*(
   connection: Connection,
@@ -363,7 +363,7 @@ const setUp = Effect.fnUntraced(function*(
     []
   ))[0]!
   if (Number(version) < minimumVersion) {
-    return yield* new IncompatibleStore({ found: `Postgres ${versionText}`, supported: "Postgres 14 or later" })
+    return yield* new IncompatibleStore({ found: `Postgres ${versionText}`, supported: "Postgres 15 or later" })
   }
   if (encoding !== "UTF8") {
     return yield* new IncompatibleStore({ found: `a database encoded in ${encoding}`, supported: "UTF8" })

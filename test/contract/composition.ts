@@ -12,7 +12,7 @@ import { Receipt } from "../../src/Ledger.js"
 import { StoreFailure, StoreUnavailable } from "../../src/LedgerError.js"
 import { type Backend, Client, type Services } from "./Backend.js"
 import { event, events } from "./fixtures.js"
-import { expectGapless, expectHistory, open, type Store, wrapped } from "./handle.js"
+import { expectGapless, expectHistory, failure, open, type Store, wrapped } from "./handle.js"
 
 export const composition = (backend: Backend): void => {
   if (backend.client !== undefined) {
@@ -136,7 +136,7 @@ export const composition = (backend: Backend): void => {
       yield* first
       const exits = yield* rest
       expect(exits.map(Exit.isSuccess)).toStrictEqual(exits.map((_, index) => index !== 6))
-      expect(yield* Effect.flip(exits[6]!)).toMatchObject({ _tag: "StoreFailure", method: "append" })
+      expect(yield* failure(exits[6]!)).toMatchObject({ _tag: "StoreFailure", method: "append" })
       // the case is about callers that are written together
       expect(Math.max(...gate.sizes)).toBeGreaterThan(1)
       yield* expectGapless(handle, 20)
@@ -149,10 +149,10 @@ export const composition = (backend: Backend): void => {
       const { ledger } = yield* Scope.extend(open(backend.layer()), scope)
       yield* ledger.append(event("one"))
       yield* Scope.close(scope, Exit.void)
-      expect(yield* Effect.flip(ledger.append(event("two")))).toBeInstanceOf(StoreUnavailable)
-      expect(yield* Effect.flip(ledger.appendAll(events(3)))).toBeInstanceOf(StoreUnavailable)
+      expect(yield* failure(ledger.append(event("two")))).toBeInstanceOf(StoreUnavailable)
+      expect(yield* failure(ledger.appendAll(events(3)))).toBeInstanceOf(StoreUnavailable)
       const conditional = ledger.appendIf({ noneMatch: {}, after: 1 }, [event("two")])
-      expect(yield* Effect.flip(conditional)).toBeInstanceOf(StoreUnavailable)
+      expect(yield* failure(conditional)).toBeInstanceOf(StoreUnavailable)
     }))
 
   it.live("appends that are under way when the ledger is closed end one way or the other", () =>
@@ -167,7 +167,7 @@ export const composition = (backend: Backend): void => {
       for (const answer of yield* appending) {
         if (answer._tag === "Left") expect(answer.left).toBeInstanceOf(StoreUnavailable)
       }
-      expect(yield* Effect.flip(ledger.append(event("late")))).toBeInstanceOf(StoreUnavailable)
+      expect(yield* failure(ledger.append(event("late")))).toBeInstanceOf(StoreUnavailable)
     }))
 }
 
@@ -209,7 +209,7 @@ const transactions = (client: () => Layer.Layer<Services | Client, unknown>): vo
         yield* ledger.appendAll(events(3))
         return yield* abort
       }))
-      expect(yield* Effect.flip(rolledBack)).toBe("abort")
+      expect(yield* failure(rolledBack)).toBe("abort")
       expect(receipt).toStrictEqual(Receipt.Appended({ id: "gone", offset: 2 }))
       yield* expectHistory(handle, [event("kept")])
       expect((yield* ledger.get("gone"))._tag).toBe("None")
@@ -271,9 +271,9 @@ const transactions = (client: () => Layer.Layer<Services | Client, unknown>): vo
       const { client, ledger } = handle
       yield* client.transaction(Effect.gen(function*() {
         yield* ledger.append(event("one"))
-        const invalid = yield* Effect.flip(ledger.appendAll([event("two"), event("bad", { turn: -1 })]))
+        const invalid = yield* failure(ledger.appendAll([event("two"), event("bad", { turn: -1 })]))
         expect(invalid).toMatchObject({ _tag: "InvalidEvent", index: 1 })
-        const refused = yield* Effect.flip(ledger.appendIf({ noneMatch: {}, after: 0 }, [event("two")]))
+        const refused = yield* failure(ledger.appendIf({ noneMatch: {}, after: 0 }, [event("two")]))
         expect(refused).toMatchObject({ _tag: "AppendConditionFailed", offset: 1 })
         yield* ledger.appendIf({ noneMatch: {}, after: 1 }, [event("three")])
         yield* client.note("committed")
@@ -316,7 +316,8 @@ const transactions = (client: () => Layer.Layer<Services | Client, unknown>): vo
         const first = yield* Effect.fork(Effect.exit(client.transaction(Effect.gen(function*() {
           yield* ledger.append(event(id))
           yield* Deferred.succeed(appended, undefined)
-          yield* letOthersRun
+          // work, so that the second comes to wait for the first
+          yield* Effect.repeatN(ledger.latestOffset, 30)
           if (!commits) yield* abort
         }))))
         yield* Deferred.await(appended)
@@ -325,6 +326,25 @@ const transactions = (client: () => Layer.Layer<Services | Client, unknown>): vo
         expect(Exit.isSuccess(yield* first)).toBe(commits)
       }
       yield* expectHistory(handle, [event("committed"), event("rolled back")])
+    }))
+
+  it.scopedLive("law 5: transactions that append at the same time all commit, each with offsets of its own", () =>
+    Effect.gen(function*() {
+      const handle = yield* opened
+      const { client, ledger } = handle
+      yield* Effect.forEach(
+        Array.from({ length: 8 }, (_, index) => `transaction-${index}`),
+        (name) =>
+          client.transaction(Effect.gen(function*() {
+            const first = yield* ledger.append(event(`${name} first`))
+            yield* client.note(name)
+            const second = yield* ledger.append(event(`${name} second`))
+            expect(second.offset).toBe(first.offset + 1)
+          })),
+        { concurrency: "unbounded" }
+      )
+      yield* expectGapless(handle, 16)
+      expect((yield* client.notes).length).toBe(8)
     }))
 
   it.scopedLive("law 12: what is not committed nobody else sees, and others' appends wait for their place", () =>
@@ -360,7 +380,7 @@ const transactions = (client: () => Layer.Layer<Services | Client, unknown>): vo
         expect(yield* other.ledger.latestOffset).toBe(1)
         return yield* abort
       }))
-      expect(yield* Effect.flip(rolledBack)).toBe("abort")
+      expect(yield* failure(rolledBack)).toBe("abort")
       yield* expectHistory(mine, [])
       yield* expectHistory(other, [event("other")])
     }))
@@ -371,7 +391,7 @@ const transactions = (client: () => Layer.Layer<Services | Client, unknown>): vo
       const { admin, client, ledger } = handle
       yield* ledger.appendAll(events(3))
       const incarnation = yield* ledger.incarnation
-      expect(yield* Effect.flip(client.transaction(Effect.zipRight(admin.reset, abort)))).toBe("abort")
+      expect(yield* failure(client.transaction(Effect.zipRight(admin.reset, abort)))).toBe("abort")
       yield* expectHistory(handle, events(3))
       expect(yield* ledger.incarnation).toBe(incarnation)
       yield* client.transaction(Effect.zipRight(admin.reset, ledger.append(event("new"))))

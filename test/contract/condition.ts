@@ -9,7 +9,7 @@ import { Receipt } from "../../src/Ledger.js"
 import type { Filter, Filters } from "../../src/Query.js"
 import type { Backend } from "./Backend.js"
 import { epoch, event, events, filters, matches, worldEvent } from "./fixtures.js"
-import { expectGapless, expectHistory, open, shared } from "./handle.js"
+import { expectGapless, expectHistory, failure, open, shared } from "./handle.js"
 
 export const condition = (backend: Backend): void => {
   it.scopedLive("a condition that holds appends, and one that does not names the first event that matches", () =>
@@ -23,7 +23,7 @@ export const condition = (backend: Backend): void => {
       yield* ledger.appendAll(all)
       const late = event("late")
       const refused = ledger.appendIf({ noneMatch: { runId: "odd" }, after: 1 }, [late])
-      expect(yield* Effect.flip(refused)).toMatchObject({ _tag: "AppendConditionFailed", offset: 3 })
+      expect(yield* failure(refused)).toMatchObject({ _tag: "AppendConditionFailed", offset: 3 })
       yield* expectHistory(handle, all)
       expect(yield* ledger.appendIf({ noneMatch: { runId: "odd" }, after: 5 }, [late])).toStrictEqual([
         Receipt.Appended({ id: "late", offset: 6 })
@@ -37,8 +37,8 @@ export const condition = (backend: Backend): void => {
       yield* ledger.appendAll(events(3, "event", { runId: "other" }))
       yield* ledger.append(event("match"))
       const attempt = (after: number) => ledger.appendIf({ noneMatch: { runId: "run-1" }, after }, [event("new")])
-      expect(yield* Effect.flip(attempt(0))).toMatchObject({ offset: 4 })
-      expect(yield* Effect.flip(attempt(3))).toMatchObject({ offset: 4 })
+      expect(yield* failure(attempt(0))).toMatchObject({ offset: 4 })
+      expect(yield* failure(attempt(3))).toMatchObject({ offset: 4 })
       expect(yield* attempt(4)).toStrictEqual([Receipt.Appended({ id: "new", offset: 5 })])
     }))
 
@@ -47,9 +47,9 @@ export const condition = (backend: Backend): void => {
       const handle = yield* open(backend.layer())
       const { ledger } = handle
       const attempt = ledger.appendIf({ noneMatch: { runId: "nobody" }, after: 3 }, [event("new")])
-      expect(yield* Effect.flip(attempt)).toMatchObject({ _tag: "AppendConditionFailed", offset: 0 })
+      expect(yield* failure(attempt)).toMatchObject({ _tag: "AppendConditionFailed", offset: 0 })
       yield* ledger.appendAll(events(2))
-      expect(yield* Effect.flip(attempt)).toMatchObject({ _tag: "AppendConditionFailed", offset: 2 })
+      expect(yield* failure(attempt)).toMatchObject({ _tag: "AppendConditionFailed", offset: 2 })
       yield* expectHistory(handle, events(2))
       yield* ledger.append(event("third"))
       expect(yield* attempt).toStrictEqual([Receipt.Appended({ id: "new", offset: 4 })])
@@ -79,9 +79,9 @@ export const condition = (backend: Backend): void => {
       const [one, two, three] = events(3) as [Event, Event, Event]
       yield* ledger.appendAll([one, two])
       const differing = ledger.appendIf({ noneMatch: { runId: "run-1" }, after: 0 }, [one, { ...two, turn: 9 }, three])
-      expect(yield* Effect.flip(differing)).toMatchObject({ _tag: "AppendConditionFailed", offset: 2 })
+      expect(yield* failure(differing)).toMatchObject({ _tag: "AppendConditionFailed", offset: 2 })
       const partial = ledger.appendIf({ noneMatch: { runId: "run-1" }, after: 0 }, [one, three])
-      expect(yield* Effect.flip(partial)).toMatchObject({ _tag: "AppendConditionFailed", offset: 2 })
+      expect(yield* failure(partial)).toMatchObject({ _tag: "AppendConditionFailed", offset: 2 })
       expect(yield* ledger.appendIf({ noneMatch: { runId: "run-1" }, after: 0 }, [one, two, three])).toStrictEqual([
         Receipt.Duplicate({ id: one.id, offset: 1, identical: true }),
         Receipt.Duplicate({ id: two.id, offset: 2, identical: true }),
@@ -96,7 +96,7 @@ export const condition = (backend: Backend): void => {
       const { ledger } = handle
       const batch = events(3)
       yield* ledger.appendIf({ noneMatch: {}, after: 0 }, batch)
-      expect(yield* Effect.flip(ledger.appendIf({ noneMatch: {}, after: 0 }, events(3, "more")))).toMatchObject({
+      expect(yield* failure(ledger.appendIf({ noneMatch: {}, after: 0 }, events(3, "more")))).toMatchObject({
         offset: 1
       })
       yield* expectHistory(handle, batch)
@@ -106,7 +106,7 @@ export const condition = (backend: Backend): void => {
     Effect.gen(function*() {
       const handle = yield* open(backend.layer())
       const batch = [event("one"), event("two", { schemaVersion: 0 })]
-      const error = yield* Effect.flip(handle.ledger.appendIf({ noneMatch: {}, after: 0 }, batch))
+      const error = yield* failure(handle.ledger.appendIf({ noneMatch: {}, after: 0 }, batch))
       expect(error).toMatchObject({ _tag: "InvalidEvent", index: 1, path: "schemaVersion" })
       expect(yield* handle.ledger.appendIf({ noneMatch: {}, after: 0 }, [])).toStrictEqual([])
       yield* expectHistory(handle, [])

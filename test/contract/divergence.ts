@@ -10,7 +10,7 @@ import { append, failOnDivergence, Receipt } from "../../src/Ledger.js"
 import * as LedgerMetrics from "../../src/LedgerMetrics.js"
 import type { Backend } from "./Backend.js"
 import { event } from "./fixtures.js"
-import { expectHistory, open } from "./handle.js"
+import { expectHistory, failure, open } from "./handle.js"
 
 export const divergence = (backend: Backend): void => {
   const original = event("step", {
@@ -102,11 +102,11 @@ export const divergence = (backend: Backend): void => {
       const handle = yield* open(backend.layer())
       const { ledger } = handle
       yield* ledger.appendAll([event("other"), original])
-      const single = yield* Effect.flip(failOnDivergence(ledger.append({ ...original, turn: 7 })))
+      const single = yield* failure(failOnDivergence(ledger.append({ ...original, turn: 7 })))
       expect(single).toMatchObject({ _tag: "DivergentDuplicate", id: "step", offset: 2 })
       const batch = yield* ledger.appendAll([event("other"), { ...original, turn: 7 }]).pipe(
         failOnDivergence,
-        Effect.flip
+        failure
       )
       expect(batch).toMatchObject({ _tag: "DivergentDuplicate", id: "step", offset: 2 })
       yield* expectHistory(handle, [event("other"), original])

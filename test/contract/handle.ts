@@ -67,6 +67,13 @@ export const wrapped = Effect.fnUntraced(function*(backend: Backend, change: (st
 export const collect = <A, E, R>(stream: Stream.Stream<A, E, R>): Effect.Effect<ReadonlyArray<A>, E, R> =>
   Effect.map(Stream.runCollect(stream), Chunk.toReadonlyArray)
 
+/** What the effect fails with; a success, shortened, is a defect. */
+export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, never, R> =>
+  Effect.matchEffect(effect, {
+    onFailure: Effect.succeed,
+    onSuccess: (value) => Effect.dieMessage(`expected a failure, not ${JSON.stringify(value)?.slice(0, 200)}`)
+  })
+
 /** An event as what it says, so that no cache inside a time takes part in a comparison. */
 export const plain = (event: Event | RecordedEvent) => ({ ...event, createdAt: DateTime.formatIso(event.createdAt) })
 

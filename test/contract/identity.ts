@@ -10,7 +10,7 @@ import { StoreUnavailable } from "../../src/LedgerError.js"
 import * as LedgerMetrics from "../../src/LedgerMetrics.js"
 import type { Backend } from "./Backend.js"
 import { event, events, worldEvent } from "./fixtures.js"
-import { expectEvents, expectGapless, expectHistory, open, recordedAt, shared, wrapped } from "./handle.js"
+import { expectEvents, expectGapless, expectHistory, failure, open, recordedAt, shared, wrapped } from "./handle.js"
 
 export const identity = (backend: Backend): void => {
   it.scopedLive("law 1: an unseen id is Appended, at the next offset", () =>
@@ -136,12 +136,12 @@ export const identity = (backend: Backend): void => {
       }))
       const [one, two] = [event("one"), event("two")]
       const batch = handle.ledger.appendAll([one])
-      const error = yield* Effect.flip(batch)
+      const error = yield* failure(batch)
       expect(error).toBeInstanceOf(StoreUnavailable)
       expect(yield* batch).toStrictEqual([Ledger.Receipt.Duplicate({ id: "one", offset: 1, identical: true })])
 
       const decided = handle.ledger.appendIf({ noneMatch: { runId: "run-1" }, after: 1 }, [two])
-      expect(yield* Effect.flip(decided)).toBeInstanceOf(StoreUnavailable)
+      expect(yield* failure(decided)).toBeInstanceOf(StoreUnavailable)
       expect(yield* decided).toStrictEqual([Ledger.Receipt.Duplicate({ id: "two", offset: 2, identical: true })])
       yield* expectHistory(handle, [one, two])
     }))
@@ -176,7 +176,7 @@ export const identity = (backend: Backend): void => {
     Effect.gen(function*() {
       const handle = yield* open(backend.layer())
       const batch = [event("one"), event("two"), event("three", { turn: -1 }), event("four", { actor: "" })]
-      const error = yield* Effect.flip(handle.ledger.appendAll(batch))
+      const error = yield* failure(handle.ledger.appendAll(batch))
       expect(error).toMatchObject({ _tag: "InvalidEvent", index: 2, path: "turn" })
       yield* expectHistory(handle, [])
       expect(yield* handle.ledger.get("one")).toStrictEqual(Option.none())

@@ -7,7 +7,7 @@ import type { Event } from "../../src/Event.js"
 import { InvalidEvent } from "../../src/LedgerError.js"
 import type { Backend } from "./Backend.js"
 import { digest, event, events } from "./fixtures.js"
-import { expectEvents, open, recordedAt, shared } from "./handle.js"
+import { expectEvents, failure, open, recordedAt, shared } from "./handle.js"
 
 export const input = (backend: Backend): void => {
   describe("law 17: bad input is refused by name, and nothing is written", () => {
@@ -18,10 +18,10 @@ export const input = (backend: Backend): void => {
         const { ledger, store } = yield* handle
         yield* ledger.append(event("there before"))
         const before = yield* store.head
-        const single = yield* Effect.flip(ledger.append(bad))
+        const single = yield* failure(ledger.append(bad))
         expect(single).toBeInstanceOf(InvalidEvent)
         expect(single).toMatchObject({ index: 0, path, reason: expect.stringMatching(/./) })
-        const batch = yield* Effect.flip(ledger.appendAll([...events(2, "beside"), bad, ...events(1, "behind")]))
+        const batch = yield* failure(ledger.appendAll([...events(2, "beside"), bad, ...events(1, "behind")]))
         expect(batch).toBeInstanceOf(InvalidEvent)
         expect(batch).toMatchObject({ index: 2, path })
         expect(yield* store.head).toStrictEqual(before)
@@ -64,7 +64,7 @@ export const input = (backend: Backend): void => {
   it.scopedLive("law 17: a refused event leaves the ledger as usable as before", () =>
     Effect.gen(function*() {
       const { ledger } = yield* open(backend.layer())
-      yield* Effect.forEach(refused, ([, bad]) => Effect.flip(ledger.append(bad)), { concurrency: "unbounded" })
+      yield* Effect.forEach(refused, ([, bad]) => failure(ledger.append(bad)), { concurrency: "unbounded" })
       expect(yield* ledger.latestOffset).toBe(0)
       expect(yield* ledger.append(event("one"))).toMatchObject({ _tag: "Appended", offset: 1 })
     }))

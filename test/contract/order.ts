@@ -6,7 +6,7 @@ import { StoreFailure } from "../../src/LedgerError.js"
 import type { Backend } from "./Backend.js"
 import { event, events } from "./fixtures.js"
 import { follow } from "./follow.js"
-import { collect, expectGapless, expectHistory, open, recordedAt, wrapped } from "./handle.js"
+import { collect, expectGapless, expectHistory, failure, open, recordedAt, wrapped } from "./handle.js"
 
 export const order = (backend: Backend): void => {
   it.scopedLive("law 5: duplicates, refused events and refused conditions spend no offset", () =>
@@ -17,9 +17,9 @@ export const order = (backend: Backend): void => {
       yield* ledger.append(event("one"))
       yield* ledger.append(event("one", { turn: 5 }))
       yield* ledger.appendAll([event("one"), event("one")])
-      yield* Effect.flip(ledger.append(event("bad", { turn: -1 })))
-      yield* Effect.flip(ledger.appendAll([event("two"), event("bad", { kind: "bad" })]))
-      yield* Effect.flip(ledger.appendIf({ noneMatch: {}, after: 0 }, [event("two")]))
+      yield* failure(ledger.append(event("bad", { turn: -1 })))
+      yield* failure(ledger.appendAll([event("two"), event("bad", { kind: "bad" })]))
+      yield* failure(ledger.appendIf({ noneMatch: {}, after: 0 }, [event("two")]))
       expect(yield* ledger.append(event("two"))).toStrictEqual(Receipt.Appended({ id: "two", offset: 2 }))
       yield* expectHistory(handle, [event("one"), event("two")])
     }))
@@ -33,7 +33,7 @@ export const order = (backend: Backend): void => {
             : store.append(groups)
       }))
       yield* handle.ledger.append(event("one"))
-      const error = yield* Effect.flip(handle.ledger.appendAll([event("two"), event("poison"), event("three")]))
+      const error = yield* failure(handle.ledger.appendAll([event("two"), event("poison"), event("three")]))
       expect(error).toBeInstanceOf(StoreFailure)
       expect(yield* handle.ledger.append(event("four"))).toStrictEqual(Receipt.Appended({ id: "four", offset: 2 }))
       yield* expectHistory(handle, [event("one"), event("four")])

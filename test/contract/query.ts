@@ -10,7 +10,7 @@ import { InvalidQuery, LedgerReplaced } from "../../src/LedgerError.js"
 import type { Filter, Query } from "../../src/Query.js"
 import type { Backend } from "./Backend.js"
 import { epoch, event, events, filters, matches, world } from "./fixtures.js"
-import { collect, expectEvents, type Handle, open, recordedAt, shared } from "./handle.js"
+import { collect, expectEvents, failure, type Handle, open, recordedAt, shared } from "./handle.js"
 
 export const query = (backend: Backend): void => {
   describe("law 8: a query answers what its words say", () => {
@@ -124,13 +124,13 @@ export const query = (backend: Backend): void => {
         const { ledger } = yield* open(backend.layer())
         yield* ledger.appendAll(events(3))
         const incarnation = yield* ledger.incarnation
-        const bare = yield* Effect.flip(collect(ledger.tail(4)))
+        const bare = yield* failure(collect(ledger.tail(4)))
         expect(bare).toMatchObject({ _tag: "LedgerReplaced", expected: null, found: incarnation, head: 3 })
-        const full = yield* Effect.flip(
+        const full = yield* failure(
           collect(ledger.read({ after: { after: 9, incarnation }, direction: "backward" }))
         )
         expect(full).toMatchObject({ _tag: "LedgerReplaced", expected: incarnation, found: incarnation, head: 3 })
-        expect(yield* Effect.flip(collect(ledger.read({ after: 4, limit: 0 })))).toBeInstanceOf(LedgerReplaced)
+        expect(yield* failure(collect(ledger.read({ after: 4, limit: 0 })))).toBeInstanceOf(LedgerReplaced)
       }))
 
     it.scopedLive("hazard: after reset an old cursor fails LedgerReplaced, however far the ledger has grown again", () =>
@@ -142,14 +142,14 @@ export const query = (backend: Backend): void => {
         yield* admin.reset
         const found = yield* ledger.incarnation
         expect(found).not.toBe(cursor.incarnation)
-        expect(yield* Effect.flip(collect(ledger.tail(cursor)))).toMatchObject({
+        expect(yield* failure(collect(ledger.tail(cursor)))).toMatchObject({
           _tag: "LedgerReplaced",
           expected: cursor.incarnation,
           found,
           head: 0
         })
         yield* ledger.appendAll(events(5, "new"))
-        expect(yield* Effect.flip(collect(ledger.tail(cursor)))).toMatchObject({
+        expect(yield* failure(collect(ledger.tail(cursor)))).toMatchObject({
           _tag: "LedgerReplaced",
           expected: cursor.incarnation,
           found,
@@ -181,7 +181,7 @@ export const query = (backend: Backend): void => {
         const incarnation = yield* ledger.incarnation
         let done = false
         const seen: Array<Event> = []
-        const error = yield* Effect.flip(Stream.runForEach(ledger.tail(), (one) => {
+        const error = yield* failure(Stream.runForEach(ledger.tail(), (one) => {
           seen.push(one)
           if (done) return Effect.void
           done = true
@@ -243,7 +243,7 @@ export const query = (backend: Backend): void => {
     it.live.each(bad)("law 17: %s", ([, query, path]) =>
       Effect.gen(function*() {
         const { ledger } = yield* handle
-        const error = yield* Effect.flip(collect(ledger.read(query as Query)))
+        const error = yield* failure(collect(ledger.read(query as Query)))
         expect(error).toBeInstanceOf(InvalidQuery)
         expect(error).toMatchObject({ path, reason: expect.stringMatching(/./) })
       }))
@@ -252,13 +252,13 @@ export const query = (backend: Backend): void => {
       Effect.gen(function*() {
         const { ledger } = yield* handle
         for (const after of [-1, 0.5, Number.NaN, Infinity]) {
-          expect(yield* Effect.flip(collect(ledger.tail(after)))).toMatchObject({ _tag: "InvalidQuery", path: "after" })
+          expect(yield* failure(collect(ledger.tail(after)))).toMatchObject({ _tag: "InvalidQuery", path: "after" })
         }
         for (const id of ["", "x".repeat(65), "\0", "\ud800"]) {
-          expect(yield* Effect.flip(ledger.get(id))).toMatchObject({ _tag: "InvalidQuery", path: "id" })
+          expect(yield* failure(ledger.get(id))).toMatchObject({ _tag: "InvalidQuery", path: "id" })
         }
         for (const runId of ["", "x".repeat(256), "\0", "\ud800"]) {
-          const error = yield* Effect.flip(ledger.eventsForRun(runId))
+          const error = yield* failure(ledger.eventsForRun(runId))
           expect(error).toMatchObject({ _tag: "InvalidQuery", path: expect.stringMatching(/runId$/) })
         }
       }))
@@ -280,7 +280,7 @@ export const query = (backend: Backend): void => {
       ([, condition, path]) =>
         Effect.gen(function*() {
           const { ledger } = yield* handle
-          const error = yield* Effect.flip(ledger.appendIf(condition as never, [event("never")]))
+          const error = yield* failure(ledger.appendIf(condition as never, [event("never")]))
           expect(error).toBeInstanceOf(InvalidQuery)
           expect(error).toMatchObject({ path })
           expect(yield* ledger.latestOffset).toBe(0)

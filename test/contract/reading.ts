@@ -14,7 +14,18 @@ import { CorruptEvent, type ReadError } from "../../src/LedgerError.js"
 import type { Page, StoredRow } from "../../src/LedgerStore.js"
 import { type Backend, Client } from "./Backend.js"
 import { anyEvent, canonical, digest, event, events } from "./fixtures.js"
-import { collect, expectEvents, expectHistory, open, over, recordedAt, shared, type Store, wrapped } from "./handle.js"
+import {
+  collect,
+  expectEvents,
+  expectHistory,
+  failure,
+  open,
+  over,
+  recordedAt,
+  shared,
+  type Store,
+  wrapped
+} from "./handle.js"
 
 export const reading = (backend: Backend): void => {
   it.scopedLive("law 8: an empty ledger reads as empty", () =>
@@ -290,7 +301,7 @@ export const reading = (backend: Backend): void => {
           expect(yield* ledger.runs).toContain(text)
           expect((yield* store.head).digest).toBe(digest(one))
           const refused = ledger.appendIf({ noneMatch: filter, after: 0 }, [event(`after ${text}`)])
-          expect(yield* Effect.flip(refused)).toMatchObject({ _tag: "AppendConditionFailed", offset })
+          expect(yield* failure(refused)).toMatchObject({ _tag: "AppendConditionFailed", offset })
         })
     )
 
@@ -547,7 +558,7 @@ const storedPayloads = (store: Store, after: number) =>
   )
 
 const expectCorrupt = Effect.fnUntraced(function*<A>(read: Effect.Effect<A, ReadError>, offset: number) {
-  const error = yield* Effect.flip(read)
+  const error = yield* failure(read)
   expect(error).toBeInstanceOf(CorruptEvent)
   expect(error).toMatchObject({ offset })
 })

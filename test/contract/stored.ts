@@ -8,7 +8,7 @@ import { Receipt } from "../../src/Ledger.js"
 import type { Services } from "./Backend.js"
 import { event, events } from "./fixtures.js"
 import { follow } from "./follow.js"
-import { collect, expectEvents, expectGapless, expectHistory, open, recordedAt } from "./handle.js"
+import { collect, expectEvents, expectGapless, expectHistory, failure, open, recordedAt } from "./handle.js"
 
 export const stored = (make: () => Layer.Layer<Services, unknown>): void => {
   it.live("law 1: what was appended is there when the ledger is opened again", () =>
@@ -153,7 +153,7 @@ export const stored = (make: () => Layer.Layer<Services, unknown>): void => {
       yield* other.admin.reset
       expect(yield* mine.ledger.events).toStrictEqual([])
       yield* other.ledger.appendAll(events(3, "new"))
-      expect(yield* Effect.flip(collect(mine.ledger.tail(cursor)))).toMatchObject({
+      expect(yield* failure(collect(mine.ledger.tail(cursor)))).toMatchObject({
         _tag: "LedgerReplaced",
         expected: cursor.incarnation,
         found: yield* other.ledger.incarnation,
