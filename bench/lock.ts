@@ -31,7 +31,7 @@ const time = async (name: string): Promise<number> => {
   for (let n = 0; n < appends; n++) {
     const digest = `{"\\\\x${"00".repeat(32)}"}`
     await client.query(
-      `SELECT ${name}($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',$2,null,'',10000)`,
+      `SELECT ${name}($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',$2,null,'',10000,null)`,
       [
         `{${randomUUID()}}`,
         digest

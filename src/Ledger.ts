@@ -14,9 +14,10 @@ import {
   type AppendError,
   DivergentDuplicate,
   type InvalidQuery,
-  type ReadError
+  type ReadError,
+  type SubscribeError
 } from "./LedgerError.js"
-import type { After, AppendCondition, Query } from "./Query.js"
+import type { After, AppendCondition, Filters, Query } from "./Query.js"
 
 /**
  * What an append answers. `Appended`: the event is recorded at `offset`, as durably as the backend makes anything.
@@ -38,6 +39,38 @@ export type Receipt = Data.TaggedEnum<{
  * @category models
  */
 export const Receipt: Data.TaggedEnum.Constructor<Receipt> = Data.taggedEnum<Receipt>()
+
+/**
+ * What {@link follow} tells: an event, that every event up to `head` has been told (after each time that there was news),
+ * or, before a page of the past, how many events lie between the reader and the head.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Followed = Data.TaggedEnum<{
+  Recorded: { readonly event: RecordedEvent }
+  CaughtUp: { readonly head: number }
+  Behind: { readonly lag: number }
+}>
+
+/**
+ * The constructors and matchers of {@link Followed}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const Followed: Data.TaggedEnum.Constructor<Followed> = Data.taggedEnum<Followed>()
+
+/**
+ * Where to begin (at the beginning unless told), and which events.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SubscribeOptions {
+  readonly after?: After | undefined
+  readonly filter?: Filters | undefined
+}
 
 /**
  * The ledger. Every member has an accessor of the same name in this module that takes the service from the context:
@@ -76,6 +109,13 @@ export class Ledger extends Context.Tag("effect-ledger/Ledger")<Ledger, {
   readonly tail: (after?: After) => Stream.Stream<RecordedEvent, ReadError>
   /** The events that match the query, page by page in constant memory. */
   readonly read: (query: Query) => Stream.Stream<RecordedEvent, ReadError>
+  /**
+   * Endless: the events after the cursor, then each new one, in order, none missed and none twice, whoever appends it.
+   * While the store is away it waits. A slow reader costs no memory.
+   */
+  readonly subscribe: (options?: SubscribeOptions) => Stream.Stream<RecordedEvent, SubscribeError>
+  /** As `subscribe`, and tells where it stands, see {@link Followed}. */
+  readonly follow: (options?: SubscribeOptions) => Stream.Stream<Followed, SubscribeError>
 }>() {}
 
 /**
@@ -238,6 +278,36 @@ export const tail = (after?: After): Stream.Stream<RecordedEvent, ReadError, Led
  */
 export const read = (query: Query): Stream.Stream<RecordedEvent, ReadError, Ledger> =>
   Stream.unwrap(Effect.map(Ledger, (ledger) => ledger.read(query)))
+
+/**
+ * The events after the cursor, then each new one, for ever.
+ *
+ * @example
+ * ```ts
+ * import { Event, Ledger } from "effect-ledger"
+ * import { Console, Stream } from "effect"
+ *
+ * // what agents say, from now on or from where a reader left off
+ * export const transcript = (after: number) =>
+ *   Ledger.subscribe({ after, filter: { kinds: ["agent.spoke"] } }).pipe(
+ *     Stream.runForEach((event) => Console.log(Event.summary(event)))
+ *   )
+ * ```
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const subscribe = (options?: SubscribeOptions): Stream.Stream<RecordedEvent, SubscribeError, Ledger> =>
+  Stream.unwrap(Effect.map(Ledger, (ledger) => ledger.subscribe(options)))
+
+/**
+ * As {@link subscribe}, and tells where it stands.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const follow = (options?: SubscribeOptions): Stream.Stream<Followed, SubscribeError, Ledger> =>
+  Stream.unwrap(Effect.map(Ledger, (ledger) => ledger.follow(options)))
 
 /**
  * Turns a duplicate whose content differs from what is recorded into a `DivergentDuplicate` failure, for a receipt or

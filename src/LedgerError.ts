@@ -249,6 +249,22 @@ export const ReadError = Schema.Union(
 export type ReadError = typeof ReadError.Type
 
 /**
+ * Why a subscription ended. While the store is away it waits.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const SubscribeError = Schema.Union(InvalidQuery, LedgerReplaced, CorruptEvent, TransactionAborted, StoreFailure)
+
+/**
+ * The type of the schema of the same name.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type SubscribeError = typeof SubscribeError.Type
+
+/**
  * Why a ledger could not be opened.
  *
  * @since 0.1.0

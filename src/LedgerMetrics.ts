@@ -59,3 +59,14 @@ export const retries: Metric.Metric.Counter<number> = Metric.counter("effect_led
   description: "calls that a store repeated after a transient failure",
   incremental: true
 })
+
+/**
+ * Times that a subscription lost its store and waited for it.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const outages: Metric.Metric.Counter<number> = Metric.counter("effect_ledger_outages", {
+  description: "times that a subscription lost its store and waited for it",
+  incremental: true
+})

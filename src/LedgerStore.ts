@@ -8,6 +8,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
+import type * as Stream from "effect/Stream"
 import type { StoreError } from "./LedgerError.js"
 
 /**
@@ -166,6 +167,11 @@ export class LedgerStore extends Context.Tag("effect-ledger/LedgerStore")<Ledger
   readonly head: Effect.Effect<Head, StoreError>
   /** Deletes every event and begins a new incarnation. */
   readonly reset: Effect.Effect<void, StoreError>
+  /**
+   * Hints that the log may have changed, also by other processes. They may come late, for nothing, or never: the log is
+   * looked at every second all the same.
+   */
+  readonly changes: Stream.Stream<void>
   /** Whether the calling fiber is in a transaction of this store's own client. */
   readonly inTransaction: Effect.Effect<boolean>
 }>() {}

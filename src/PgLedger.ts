@@ -12,8 +12,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import * as ConnectionString from "pg-connection-string"
+import { listen } from "./internal/pgListen.js"
 import * as pgStore from "./internal/pgStore.js"
 import { toStoreError } from "./internal/sqlError.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
@@ -26,6 +28,8 @@ import * as StoreLedger from "./StoreLedger.js"
  * - `schema`: where they are, created when it is missing; the connection's current schema unless told
  * - `durability`: `full` (the default) survives a crash of the server; `relaxed` commits without waiting for its disk
  * - `lockTimeout`: how long an append waits for another transaction that appends, 10 seconds unless told
+ * - `listen`: false where LISTEN cannot work, as behind a transaction pooler; subscribers then look four times a second.
+ *   Otherwise they have one connection of their own, as long as there are any
  *
  * @since 0.1.0
  * @category models
@@ -35,6 +39,7 @@ export interface Options extends StoreLedger.Options {
   readonly schema?: string | undefined
   readonly durability?: "full" | "relaxed" | undefined
   readonly lockTimeout?: Duration.DurationInput | undefined
+  readonly listen?: boolean | undefined
 }
 
 /**
@@ -65,6 +70,10 @@ export const layer = (
         pgStore.make(client, {
           prefix: options.prefix ?? "ledger_",
           schema: options.schema,
+          listen: (channel) =>
+            options.listen === false
+              ? Stream.repeatEffect(Effect.sleep("250 millis"))
+              : listen(client.config, channel),
           durability: options.durability ?? "full",
           lockTimeout: options.lockTimeout ?? "10 seconds"
         }))

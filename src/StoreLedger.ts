@@ -16,6 +16,7 @@ import { LedgerStore } from "./LedgerStore.js"
  *
  * - `maxPayloadBytes`: the largest canonical JSON of a payload, 1 MiB unless told
  * - `commitTimeout`: how long a write may take before its callers fail with `StoreUnavailable`, 1 minute unless told
+ * - `pollInterval`: how long a subscriber may take to notice what no notification told of, 1 second unless told
  *
  * @since 0.1.0
  * @category models
@@ -23,6 +24,7 @@ import { LedgerStore } from "./LedgerStore.js"
 export interface Options {
   readonly maxPayloadBytes?: number | undefined
   readonly commitTimeout?: Duration.DurationInput | undefined
+  readonly pollInterval?: Duration.DurationInput | undefined
 }
 
 /**

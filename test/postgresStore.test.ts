@@ -308,7 +308,7 @@ describe("Postgres appends", () => {
         const blocks = (client: Client) =>
           client.query(
             `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT ${schema}.ledger_append_v1($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}',` +
-              `'{NULL}','{NULL}','{NULL}',$2,NULL,'',1000)`,
+              `'{NULL}','{NULL}','{NULL}',$2,NULL,'',1000,NULL)`,
             [`{${randomBytes(8).toString("hex")}}`, `{"\\\\x${"00".repeat(32)}"}`]
           ).then(({ rows }) =>
             Number(rows[0]["QUERY PLAN"][0].Plan["Shared Hit Blocks"]) +
@@ -327,7 +327,7 @@ describe("Postgres appends", () => {
             await client.query(
               `SELECT ${schema}.ledger_append_v1(array_agg(md5(n::text)), array_agg('r' || n % 100), array_agg(1), array_agg('a.b'::text),
               array_agg('x'::text), array_agg('{}'::text), array_agg(0::int8), array_agg(1), array_agg(NULL::text), array_agg(NULL::text),
-              array_agg(NULL::text), array_agg(decode(repeat('00', 32), 'hex')), NULL, '', 1000)
+              array_agg(NULL::text), array_agg(decode(repeat('00', 32), 'hex')), NULL, '', 1000, NULL)
             FROM generate_series($1::int, $2::int) AS n`,
               [batch * 2000, batch * 2000 + 1999]
             )

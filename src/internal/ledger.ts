@@ -9,24 +9,27 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Event, RecordedEvent } from "../Event.js"
-import { type Ledger, type LedgerAdmin, Receipt } from "../Ledger.js"
+import { type Followed, type Ledger, type LedgerAdmin, Receipt, type SubscribeOptions } from "../Ledger.js"
 import {
   AppendConditionFailed,
   CorruptEvent,
   InvalidEvent,
   LedgerReplaced,
   type ReadError,
-  type StoreError
+  type StoreError,
+  type SubscribeError
 } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import type { GroupResult, LedgerStore, Outcome, Row, StoreCondition, StoredRow } from "../LedgerStore.js"
 import * as GroupCommit from "./groupCommit.js"
-import { checkCondition, type CheckedQuery, checkId, checkQuery } from "./query.js"
+import * as Live from "./live.js"
+import { checkCondition, type CheckedQuery, checkId, checkQuery, checkSubscription } from "./query.js"
 import { decode, encode, FieldIssue, isRecordOf, offsetOf, sameContent } from "./row.js"
 
 export interface Options {
   readonly maxPayloadBytes?: number | undefined
   readonly commitTimeout?: Duration.DurationInput | undefined
+  readonly pollInterval?: Duration.DurationInput | undefined
 }
 
 type Store = Context.Tag.Service<LedgerStore>
@@ -144,6 +147,28 @@ export const make = Effect.fnUntraced(function*(
       )
     })
 
+  const live = yield* Live.make({
+    store,
+    pollInterval: options.pollInterval ?? "1 second",
+    readPage: (filters, { after, incarnation }, through) =>
+      Effect.map(
+        readPage(
+          { filters, cursor: { after, incarnation }, through, backward: false, limit: unlimited },
+          { incarnation, failure: undefined, after, through, left: unlimited }
+        ),
+        ([events, rest]) => {
+          const { after, failure } = Option.getOrElse(rest, () => ({ after: through, failure: undefined }))
+          return { events, after, failure }
+        }
+      )
+  })
+
+  const follow = (subscription: SubscribeOptions = {}): Stream.Stream<Followed, SubscribeError> =>
+    Stream.unwrap(Effect.map(
+      Effect.suspend(() => checkSubscription(subscription)),
+      ({ cursor, filters }) => live.follow(filters, cursor)
+    ))
+
   return {
     ledger: {
       append: (event) => Effect.map(write([event]), (receipts) => receipts[0]!),
@@ -173,9 +198,12 @@ export const make = Effect.fnUntraced(function*(
       latestOffset: Effect.map(store.head, (head) => head.offset),
       incarnation: Effect.map(store.head, (head) => head.incarnation),
       tail: (after) => readQuery({ after }),
-      read: readQuery
+      read: readQuery,
+      subscribe: (options) =>
+        Stream.filterMap(follow(options), (told) => told._tag === "Recorded" ? Option.some(told.event) : Option.none()),
+      follow
     },
-    admin: { reset: store.reset }
+    admin: { reset: Effect.tap(store.reset, () => Effect.sync(live.hint)) }
   }
 })
 
@@ -204,6 +232,7 @@ const decodeAll = (rows: ReadonlyArray<StoredRow>, limit: number, dense: number 
 }
 
 const pageRows = 1000
+const unlimited = Number.MAX_SAFE_INTEGER
 
 const neverRefused = (): Effect.Effect<never> => Effect.dieMessage("the store refused a condition that nobody set")
 

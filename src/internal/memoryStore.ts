@@ -2,8 +2,10 @@
 import type { Context } from "effect"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
-import type { AppendGroup, GroupResult, LedgerStore, Outcome, Row, StoredRow, StoreFilter } from "../LedgerStore.js"
+import type { AppendGroup, GroupResult, LedgerStore, Outcome, Row, StoredRow } from "../LedgerStore.js"
+import { matches } from "./filter.js"
 import { sameContent } from "./row.js"
 
 export const make = (): Context.Tag.Service<LedgerStore> => {
@@ -81,18 +83,11 @@ export const make = (): Context.Tag.Service<LedgerStore> => {
       offsets = new Map()
       runs = new Map()
     }),
+    // its only writer is the ledger above it, which knows
+    changes: Stream.never,
     inTransaction: Effect.succeed(false)
   }
 }
-
-const matches = (filter: StoreFilter, row: Row): boolean =>
-  (filter.runId === undefined || filter.runId === row.runId) &&
-  (filter.kinds === undefined || filter.kinds.includes(row.kind)) &&
-  (filter.actors === undefined || filter.actors.includes(row.actor)) &&
-  (filter.sessionIds === undefined || (row.sessionId !== null && filter.sessionIds.includes(row.sessionId))) &&
-  (filter.modelIds === undefined || (row.modelId !== null && filter.modelIds.includes(row.modelId))) &&
-  (filter.createdFrom === undefined || row.createdAt >= filter.createdFrom) &&
-  (filter.createdUntil === undefined || row.createdAt < filter.createdUntil)
 
 /** How many of the sorted offsets are at or below `offset`. */
 const search = (sorted: ReadonlyArray<number>, offset: number): number => {

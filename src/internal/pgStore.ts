@@ -10,7 +10,8 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { randomUUID } from "node:crypto"
+import type * as Stream from "effect/Stream"
+import { createHash, randomUUID } from "node:crypto"
 import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import type {
@@ -40,6 +41,8 @@ import {
 import * as Transaction from "./transaction.js"
 
 export interface Options {
+  /** Hints from the notifications on a channel. */
+  readonly listen: (channel: string) => Stream.Stream<void>
   readonly prefix: string
   readonly schema: string | undefined
   readonly durability: "full" | "relaxed"
@@ -104,28 +107,48 @@ export const make = Effect.fnUntraced(function*(
       (effect) => connections.alone(connection, effect)
     )
 
+  const channel = `effect_ledger_${createHash("md5").update(names.events).digest("hex")}`
+  let notifying = false
+  let again = false
+  // after the commit and beside the next one: a transaction that notifies commits one at a time with all others of its
+  // database that do. One that is on its way speaks for all that came before it is sent
+  const notify: Effect.Effect<void> = Effect.suspend(() => {
+    again = notifying
+    if (notifying) return Effect.void
+    notifying = true
+    return connections.reserved((connection) => connection.executeValues(sql.notify, [channel])).pipe(
+      Effect.ignore,
+      Effect.zipRight(Effect.suspend(() => {
+        notifying = false
+        return again ? notify : Effect.void
+      })),
+      Effect.forkDaemon
+    )
+  })
+
   const append = (
     groups: NonEmptyReadonlyArray<AppendGroup>
   ): Effect.Effect<ReadonlyArray<GroupResult>, StoreError> => {
     const calls = plan(groups)
-    const callAll = (connection: Connection, joined: boolean) =>
+    const full = options.durability === "full"
+    const callAll = (connection: Connection, commits: string, channel: string | null) =>
       Effect.map(
-        Effect.forEach(calls, (call) => callAppend(connection, sql, call, joined && commits === "off" ? "" : commits)),
+        Effect.forEach(calls, (call) => callAppend(connection, sql, call, commits, channel)),
         (answers) => collect(groups, calls, answers)
       )
     return Effect.flatMap(connections.joined, (joined) => {
-      if (joined !== undefined) return inSavepoint(joined, "append", callAll(joined, true))
-      return Effect.mapError(
-        retryTransient(connections.reserved((connection) =>
-          Effect.uninterruptible(
-            calls.length === 1 ? callAll(connection, false) : inTransaction(connection, callAll(connection, false))
-          )
-        )),
-        (error) => toStoreError("append", error, false)
+      if (joined !== undefined) return inSavepoint(joined, "append", callAll(joined, full ? "on" : "", channel))
+      const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
+      return retryTransient(
+        connections.reserved((connection) =>
+          Effect.uninterruptible(calls.length === 1 ? write(connection) : inTransaction(connection, write(connection)))
+        )
+      ).pipe(
+        Effect.mapError((error) => toStoreError("append", error, false)),
+        Effect.zipLeft(notify)
       )
     })
   }
-  const commits = options.durability === "full" ? "on" : "off"
 
   return {
     append,
@@ -170,6 +193,7 @@ export const make = Effect.fnUntraced(function*(
           (error) => toStoreError("reset", error, false)
         )
     }),
+    changes: options.listen(channel),
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
   }
 })
@@ -216,7 +240,7 @@ const transient = Schedule.exponential("10 millis").pipe(Schedule.jittered, Sche
 const statements = (names: Names, lockTimeout: number) => ({
   append: `SELECT ${
     migrations.appendFunction(names)
-  }($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+  }($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
   head: `SELECT m.incarnation, e."offset", encode(e.digest, 'hex') FROM ${names.meta} AS m LEFT JOIN ` +
     `(SELECT "offset", digest FROM ${names.events} ORDER BY "offset" DESC LIMIT 1) AS e ON true`,
   // one row more, so that the head is that of the rows' own snapshot
@@ -230,6 +254,7 @@ const statements = (names: Names, lockTimeout: number) => ({
     UNION ALL SELECT (SELECT min(run_id) FROM ${names.events} WHERE run_id > run.id) FROM run WHERE run.id IS NOT NULL
   ) SELECT id FROM run WHERE id IS NOT NULL
     ORDER BY (SELECT min("offset") FROM ${names.events} WHERE run_id = run.id)`,
+  notify: "SELECT pg_notify($1, 'appended')",
   newIncarnation: `UPDATE ${names.meta} SET incarnation = $1`,
   reset: [
     [`LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE`, []],
@@ -293,7 +318,8 @@ const callAppend = (
   connection: Connection,
   sql: Statements,
   { condition, rows }: Call,
-  commits: string
+  commits: string,
+  channel: string | null
 ): Effect.Effect<Answer, SqlError> =>
   Effect.map(
     connection.executeValues(sql.append, [
@@ -311,7 +337,8 @@ const callAppend = (
       textArray(rows.map((row) => `\\x${row.digest}`)),
       condition === undefined ? null : JSON.stringify(condition),
       commits,
-      sql.lockTimeout
+      sql.lockTimeout,
+      channel
     ]),
     (answer) => JSON.parse(String(answer[0]![0])) as Answer
   )

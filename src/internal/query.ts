@@ -2,6 +2,7 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as DateTime from "effect/DateTime"
 import * as Either from "effect/Either"
+import type { SubscribeOptions } from "../Ledger.js"
 import { InvalidQuery } from "../LedgerError.js"
 import type { StoreCondition, StoreFilter } from "../LedgerStore.js"
 import type { After, AppendCondition, Filters, Query } from "../Query.js"
@@ -31,10 +32,21 @@ export const checkQuery = (query: Query): Either.Either<CheckedQuery, InvalidQue
     }
     return {
       filters: filter === undefined ? [] : withoutAll(filters("filter", filter)),
-      cursor: cursor(after ?? 0),
+      cursor: cursor(after === undefined ? 0 : after),
       through: through === undefined ? Number.MAX_SAFE_INTEGER : count("through", through),
       backward: direction === "backward",
       limit: limit === undefined ? Number.MAX_SAFE_INTEGER : count("limit", limit)
+    }
+  })
+
+export const checkSubscription = (
+  options: SubscribeOptions
+): Either.Either<{ readonly filters: ReadonlyArray<StoreFilter>; readonly cursor: Cursor }, InvalidQuery> =>
+  attempt(() => {
+    object("options", options, ["after", "filter"])
+    return {
+      filters: options.filter === undefined ? [] : withoutAll(filters("filter", options.filter)),
+      cursor: cursor(options.after === undefined ? 0 : options.after)
     }
   })
 

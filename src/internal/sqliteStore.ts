@@ -12,6 +12,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
 import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
@@ -149,6 +150,8 @@ export const make = Effect.fnUntraced(function*(
       for (const text of migrations.guards(names)) db.run(text)
       db.run(sql.newIncarnation, [randomUUID()])
     }),
+    // a look at the head takes less than the statements that would tell whether to look
+    changes: Stream.repeatEffect(Effect.sleep(changesMillis)),
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
   }
 })
@@ -203,6 +206,9 @@ const busySchedule = (timeout: Duration.DurationInput) =>
 
 const isBusy = (error: StoreError): boolean =>
   error._tag === "StoreUnavailable" && reasonOf(error.cause) === "LockTimeout"
+
+/** How often to look for what other processes, and transactions of the caller, have committed. */
+const changesMillis = 10
 
 /** What the driver sets when it opens a file. */
 const driverBusyTimeout = 5000

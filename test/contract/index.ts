@@ -14,6 +14,7 @@ import { order } from "./order.js"
 import { query } from "./query.js"
 import { reading } from "./reading.js"
 import { stored } from "./stored.js"
+import { subscribing } from "./subscribing.js"
 
 /**
  * @since 0.1.0
@@ -45,6 +46,7 @@ export const suite = (name: string, backend: Backend): void => {
     describe("condition", () => condition(backend))
     describe("input", () => input(backend))
     describe("composition", () => composition(backend))
+    describe("subscribing", () => subscribing(backend))
     if (backend.stored !== undefined) {
       const { stored: layer } = backend
       describe("several handles", () => stored(layer))

@@ -77,7 +77,7 @@ const append = (names: Names): string => {
   return `CREATE FUNCTION ${appendFunction(names)}(
   ids text[], run_ids text[], turns int4[], kinds text[], actors text[], payloads text[], times int8[],
   schema_versions int4[], session_ids text[], model_profiles text[], model_ids text[], digests bytea[],
-  condition json, commits text, lock_millis int4
+  condition json, commits text, lock_millis int4, channel text
 ) RETURNS text LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET lock_timeout = '10s' AS $$
 DECLARE
@@ -173,6 +173,9 @@ BEGIN
     FROM unnest(ids, run_ids, turns, kinds, actors, payloads, times, schema_versions, session_ids, model_profiles,
       model_ids, digests) WITH ORDINALITY AS u(id, run_id, turn, kind, actor, payload, created_at, schema_version,
       session_id, model_profile, model_id, digest, place);
+    IF channel IS NOT NULL THEN
+      PERFORM pg_notify(channel, 'appended');
+    END IF;
     RETURN '{"last":' || last || '}';
   END IF;
 
@@ -184,6 +187,9 @@ BEGIN
     model_ids, digests) WITH ORDINALITY AS u(id, run_id, turn, kind, actor, payload, created_at, schema_version,
     session_id, model_profile, model_id, digest, place)
   WHERE NOT EXISTS (SELECT 1 FROM unnest(places) AS k(place) WHERE k.place = u.place);
+  IF channel IS NOT NULL THEN
+    PERFORM pg_notify(channel, 'appended');
+  END IF;
   RETURN json_build_object('last', last, 'known',
     (SELECT json_agg(json_build_array(k.place, k.known, k.same) ORDER BY k.place)
      FROM unnest(places, offsets, same) AS k(place, known, same)));

@@ -1,0 +1,100 @@
+/** Notifications of Postgres, on a connection of their own that is replaced when it dies or falls silent. */
+import type { PgClientConfig } from "@effect/sql-pg/PgClient"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import { Client } from "pg"
+
+/** How often the connection must answer, and how long it may take to. */
+const heartbeat = "5 seconds"
+/** How often to look where there is no connection. */
+const withoutConnection = "250 millis"
+
+/** A hint for each notification on the channel, after each new connection, and regularly while there is none. */
+export const listen = (config: PgClientConfig, channel: string): Stream.Stream<void> =>
+  Stream.asyncPush<void>(
+    (emit) => {
+      let connected = false
+      const hint = (): void => void emit.single(undefined)
+      const session = Effect.flatMap(connection(config), (client) =>
+        Effect.gen(function*() {
+          client.on("notification", hint)
+          yield* query(client, `LISTEN "${channel}"`)
+          connected = true
+          hint()
+          return yield* Effect.forever(Effect.zipRight(
+            Effect.sleep(heartbeat),
+            // a connection that is dead without saying so answers nothing
+            Effect.timeoutFail(query(client, "SELECT 1"), {
+              duration: heartbeat,
+              onTimeout: () => new Error("no answer")
+            })
+          ))
+        }).pipe(Effect.raceFirst(lost(client))))
+      let told = false
+      const sessions = Effect.scoped(session).pipe(
+        Effect.ensuring(Effect.sync(() => {
+          connected = false
+        })),
+        Effect.tapError((error) => {
+          if (told) return Effect.void
+          told = true
+          return Effect.logWarning("cannot listen for notifications; looking regularly until it works", error.message)
+        }),
+        Effect.retry(
+          Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced(heartbeat)), Schedule.jittered)
+        )
+      )
+      const looks = Effect.forever(Effect.zipRight(
+        Effect.sleep(withoutConnection),
+        Effect.sync(() => {
+          if (!connected) hint()
+        })
+      ))
+      return Effect.forkScoped(Effect.all([sessions, looks], { concurrency: "unbounded", discard: true }))
+    },
+    { bufferSize: 1, strategy: "sliding" }
+  )
+
+const connection = (config: PgClientConfig) =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      const client = new Client({
+        ...(config.url === undefined ? {} : { connectionString: Redacted.value(config.url) }),
+        ...(config.host === undefined ? {} : { host: config.host }),
+        ...(config.port === undefined ? {} : { port: config.port }),
+        ...(config.database === undefined ? {} : { database: config.database }),
+        ...(config.username === undefined ? {} : { user: config.username }),
+        ...(config.password === undefined ? {} : { password: Redacted.value(config.password) }),
+        ...(config.ssl === undefined ? {} : { ssl: config.ssl }),
+        ...(config.stream === undefined ? {} : { stream: config.stream }),
+        connectionTimeoutMillis: 5000,
+        keepAlive: true,
+        application_name: "effect-ledger listener"
+      })
+      // without a listener an error of the socket would end the program; `lost` tells of it
+      client.on("error", () => {})
+      return Effect.as(attempt(() => client.connect()), client)
+    }),
+    (client) => Effect.sync(() => destroy(client))
+  )
+
+const attempt = <A>(body: () => Promise<A>): Effect.Effect<A, Error> =>
+  Effect.tryPromise({ try: body, catch: (error) => error instanceof Error ? error : new Error(String(error)) })
+
+const query = (client: Client, text: string): Effect.Effect<void, Error> =>
+  Effect.asVoid(attempt(() => client.query(text)))
+
+const lost = (client: Client): Effect.Effect<never, Error> =>
+  Effect.async((resume) => {
+    const end = () => resume(Effect.fail(new Error("the connection ended")))
+    client.once("end", end)
+    client.once("error", end)
+  })
+
+/** A polite end waits for an answer, which a silent connection never gives. */
+const destroy = (client: Client): void => {
+  const { connection } = client as unknown as { readonly connection: { readonly stream: { destroy: () => void } } }
+  connection.stream.destroy()
+}
