@@ -234,7 +234,10 @@ const wakeAll = (tail: Tail): void => {
 
 const news = (tail: Tail, state: State): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
-    if (tail.failure !== undefined || (tail.head >= 0 && tail.head !== state.after)) return resume(Effect.void)
+    const replaced = state.incarnation !== undefined && state.incarnation !== tail.incarnation
+    if (tail.failure !== undefined || (tail.head >= 0 && (replaced || tail.head !== state.after))) {
+      return resume(Effect.void)
+    }
     const listener = () => {
       tail.waiting.delete(listener)
       resume(Effect.void)

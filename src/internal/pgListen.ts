@@ -1,5 +1,6 @@
 /** Notifications of Postgres, on a connection of their own that is replaced when it dies or falls silent. */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
@@ -28,7 +29,7 @@ export const listen = (config: PgClientConfig, channel: string): Stream.Stream<v
             // a connection that is dead without saying so answers nothing
             Effect.timeoutFail(query(client, "SELECT 1"), {
               duration: heartbeat,
-              onTimeout: () => new Error("no answer")
+              onTimeout: () => new Lost({ reason: "the connection does not answer" })
             })
           ))
         }).pipe(Effect.raceFirst(lost(client))))
@@ -40,7 +41,7 @@ export const listen = (config: PgClientConfig, channel: string): Stream.Stream<v
         Effect.tapError((error) => {
           if (told) return Effect.void
           told = true
-          return Effect.logWarning("cannot listen for notifications; looking regularly until it works", error.message)
+          return Effect.logWarning("cannot listen for notifications; looking regularly until it works", error.reason)
         }),
         Effect.retry(
           Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced(heartbeat)), Schedule.jittered)
@@ -80,15 +81,20 @@ const connection = (config: PgClientConfig) =>
     (client) => Effect.sync(() => destroy(client))
   )
 
-const attempt = <A>(body: () => Promise<A>): Effect.Effect<A, Error> =>
-  Effect.tryPromise({ try: body, catch: (error) => error instanceof Error ? error : new Error(String(error)) })
+class Lost extends Data.TaggedError("Lost")<{ readonly reason: string }> {}
 
-const query = (client: Client, text: string): Effect.Effect<void, Error> =>
+const attempt = <A>(body: () => Promise<A>): Effect.Effect<A, Lost> =>
+  Effect.tryPromise({
+    try: body,
+    catch: (error) => new Lost({ reason: error instanceof Error ? error.message : String(error) })
+  })
+
+const query = (client: Client, text: string): Effect.Effect<void, Lost> =>
   Effect.asVoid(attempt(() => client.query(text)))
 
-const lost = (client: Client): Effect.Effect<never, Error> =>
+const lost = (client: Client): Effect.Effect<never, Lost> =>
   Effect.async((resume) => {
-    const end = () => resume(Effect.fail(new Error("the connection ended")))
+    const end = () => resume(Effect.fail(new Lost({ reason: "the connection ended" })))
     client.once("end", end)
     client.once("error", end)
   })

@@ -218,7 +218,7 @@ export const subscribing = (backend: Backend): void => {
       yield* half.await
       away = true
       yield* reader.ledger.appendAll(events(10, "later"))
-      while (refused < 3) yield* Effect.sleep("5 millis")
+      yield* Effect.repeat(Effect.sleep("5 millis"), { until: () => refused >= 3 })
       away = false
       expectEvents(yield* reading, recordedAt(1, [...events(10), ...events(10, "later")]))
       expect(lines.filter((line) => line.includes("is away"))).toHaveLength(1)
