@@ -42,7 +42,7 @@ export const canonicalJson = (value: unknown, maxLength: number): string | JsonI
 export const quote = (text: string): string => mustEscape.test(text) ? JSON.stringify(text) : `"${text}"`
 
 /** Whether a string holds no lone surrogate. */
-export const isWellFormed = (text: string): boolean => !surrogate.test(text) || !loneSurrogate.test(text)
+export const isWellFormed = (text: string): boolean => text.isWellFormed()
 
 /** A path as people write it: `payload.tools[2].args`. */
 export const formatPath = (root: string, path: ReadonlyArray<string | number>): string =>
@@ -58,8 +58,6 @@ export const formatPath = (root: string, path: ReadonlyArray<string | number>): 
 
 // eslint-disable-next-line no-control-regex
 const mustEscape = /["\\\u0000-\u001f]/
-const surrogate = /[\ud800-\udfff]/
-const loneSurrogate = /[\ud800-\udfff]/u
 const identifier = /^[A-Za-z_$][\w$]*$/
 
 const fail = (walk: Walk, reason: string): undefined => {
