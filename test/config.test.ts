@@ -17,11 +17,12 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { inspect } from "node:util"
-import { inject } from "vitest"
+import { afterAll, beforeAll, inject } from "vitest"
 import * as Event from "../src/Event.js"
 import * as Ledger from "../src/Ledger.js"
 import * as LedgerConfig from "../src/LedgerConfig.js"
 import * as PgLedger from "../src/PgLedger.js"
+import { type PostgresServer, startPostgres } from "./support/postgres.js"
 
 type Environment = Readonly<Record<string, string>>
 
@@ -285,10 +286,17 @@ describe("the Layer that is selected", () => {
 })
 
 describe("the password", () => {
+  // a server that asks for one, whatever server the other tests were given
+  let server: PostgresServer
+  beforeAll(async () => {
+    server = await startPostgres()
+  })
+  afterAll(() => server.stop())
+
   const password = `pw-${randomUUID()}`
 
   const withPassword = (change: (url: URL) => void): string => {
-    const url = new URL(inject("databaseUrl"))
+    const url = new URL(server.url)
     url.password = password
     change(url)
     return url.href
@@ -338,8 +346,8 @@ describe("the password", () => {
 
   it.live("appears nowhere in the client that the Layer gives, nor in the Layer's services", () =>
     Effect.gen(function*() {
-      const schema = yield* temporarySchema
-      const url = inject("databaseUrl")
+      const schema = "any"
+      const url = server.url
       const context = yield* Layer.build(PgLedger.layerUrl(Redacted.make(url), { schema }))
       const secret = decodeURIComponent(new URL(url).password)
       expect(secret.length).toBeGreaterThan(8)
@@ -357,8 +365,8 @@ describe("the password", () => {
 
   it.live("appears in no error of a statement that fails", () =>
     Effect.gen(function*() {
-      const schema = yield* temporarySchema
-      const url = inject("databaseUrl")
+      const schema = "any"
+      const url = server.url
       const context = yield* Layer.build(PgLedger.layerUrl(Redacted.make(url), { schema }))
       const exit = yield* Effect.exit(Context.get(context, PgClient.PgClient)`SELECT * FROM no_such_table`)
       expect(Exit.isFailure(exit)).toBe(true)
