@@ -1,22 +1,11 @@
 /** The SHA-256 of an event's canonical JSON. Frozen: what is hashed may never change. */
 import * as Crypto from "node:crypto"
+import type { Row } from "../LedgerStore.js"
 import { quote } from "./canonicalJson.js"
 import { formatTime } from "./fields.js"
 
-/** An event as it is stored: `payload` is its canonical JSON text, `createdAt` milliseconds since 1970. */
-export interface Content {
-  readonly id: string
-  readonly runId: string
-  readonly turn: number
-  readonly kind: string
-  readonly actor: string
-  readonly payload: string
-  readonly createdAt: number
-  readonly schemaVersion: number
-  readonly sessionId: string | null
-  readonly modelProfile: string | null
-  readonly modelId: string | null
-}
+/** A row that has no digest yet. */
+export type Content = Omit<Row, "digest">
 
 /** The canonical JSON of the eleven-key encoded form: keys sorted, nulls present, `created_at` in ISO 8601 UTC. */
 export const canonicalEvent = (event: Content): string =>

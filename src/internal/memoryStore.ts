@@ -6,7 +6,7 @@ import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
 import type { AppendGroup, GroupResult, LedgerStore, Outcome, Row, StoredRow } from "../LedgerStore.js"
 import { matches } from "./filter.js"
-import { sameContent } from "./row.js"
+import { columnsOf, sameContent } from "./row.js"
 
 export const make = (): Context.Tag.Service<LedgerStore> => {
   let incarnation = randomUUID() as string
@@ -101,17 +101,4 @@ const search = (sorted: ReadonlyArray<number>, offset: number): number => {
   return low
 }
 
-const stored = (offset: number, row: Row): StoredRow => [
-  offset,
-  row.id,
-  row.runId,
-  row.turn,
-  row.kind,
-  row.actor,
-  row.payload,
-  row.createdAt,
-  row.schemaVersion,
-  row.sessionId,
-  row.modelProfile,
-  row.modelId
-]
+const stored = (offset: number, row: Row): StoredRow => [offset, ...columnsOf(row)]

@@ -30,7 +30,7 @@ import type {
   StoreFilter
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/sqlite.js"
-import { isRecordOf } from "./row.js"
+import { columnsOf, isRecordOf } from "./row.js"
 import { reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
@@ -395,21 +395,7 @@ const insert = (db: Database, sql: Statements, rows: ReadonlyArray<Row>, last: n
   db.run(sql.insert(rows.length), params)
 }
 
-/** All columns but the offset. */
-const valuesOf = (row: Row): ReadonlyArray<unknown> => [
-  row.id,
-  row.runId,
-  row.turn,
-  row.kind,
-  row.actor,
-  row.payload,
-  row.createdAt,
-  row.schemaVersion,
-  row.sessionId,
-  row.modelProfile,
-  row.modelId,
-  Buffer.from(row.digest, "hex")
-]
+const valuesOf = (row: Row): ReadonlyArray<unknown> => [...columnsOf(row), Buffer.from(row.digest, "hex")]
 
 const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): ReadonlyArray<Outcome | undefined> => {
   const found = new Map<unknown, StoredRow>()
