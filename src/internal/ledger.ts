@@ -67,11 +67,13 @@ export const make = Effect.fnUntraced(function*(
             // only the fiber that is in the transaction can write in it
             ? Effect.map(store.append([group]), (results) => results[0]!)
             : queue.submit(group)
-          return Effect.flatMap(result, (answer): Effect.Effect<ReadonlyArray<Receipt>, StoreError | E> =>
-            answer._tag === "Refused"
-              ? refused(answer.offset)
-              : Effect.flatMap(spread(store, rows, batch, answer.outcomes), (outcomes) =>
-                report(rows, outcomes)))
+          return Effect.flatMap(
+            Effect.tap(result, live.hint),
+            (answer): Effect.Effect<ReadonlyArray<Receipt>, StoreError | E> =>
+              answer._tag === "Refused"
+                ? refused(answer.offset)
+                : Effect.flatMap(spread(store, rows, batch, answer.outcomes), (outcomes) => report(rows, outcomes))
+          )
         })
       ))
 

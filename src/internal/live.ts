@@ -96,7 +96,7 @@ export const make = Effect.fnUntraced(function*(
         const reached = replaced ? head : next ?? head
         // with a hole in them they are of no use: whoever reads the page itself is told of it
         const whole = !replaced && rows.length === reached - tail.head
-        tail.rows = whole ? tail.rows.concat(rows).slice(-keptRows) : []
+        tail.rows = whole ? lastOf(tail.rows.concat(rows)) : []
         tail.incarnation = incarnation
         const news = replaced || reached > tail.head
         tail.head = reached
@@ -222,7 +222,18 @@ interface State {
 const pageRows = 1000
 /** How many of the last rows the tailer keeps at hand, and of those how many a subscriber takes at once. */
 const keptRows = 2000
+/** Their payloads, in UTF-16 units. */
+const keptLength = 2 ** 23
 const takenRows = 250
+
+const lastOf = (rows: ReadonlyArray<StoredRow>): Array<StoredRow> => {
+  let from = rows.length
+  for (let length = 0; from > 0 && from > rows.length - keptRows; from--) {
+    length += String((rows[from - 1] as StoredRow)[6]).length
+    if (length > keptLength) break
+  }
+  return rows.slice(from)
+}
 
 /** Nothing of the transaction or the span that the caller is in: what others commit is looked for, for as long as it takes. */
 const ownContext = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>

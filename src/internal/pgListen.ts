@@ -1,28 +1,36 @@
 /** Notifications of Postgres, on a connection of their own that is replaced when it dies or falls silent. */
 import type { PgClientConfig } from "@effect/sql-pg/PgClient"
 import * as Data from "effect/Data"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { Client } from "pg"
 
-/** How often the connection must answer, and how long it may take to. */
-const heartbeat = "5 seconds"
 /** How often to look where there is no connection. */
 const withoutConnection = "250 millis"
 
-/** A hint for each notification on the channel, after each new connection, and regularly while there is none. */
-export const listen = (config: PgClientConfig, channel: string): Stream.Stream<void> =>
+/**
+ * A hint for each notification on the channel, after each new connection, and regularly while there is none. The
+ * heartbeat is how often the connection must answer, and how long it may take to.
+ */
+export const listen = (
+  config: PgClientConfig,
+  channel: string,
+  heartbeat: Duration.DurationInput = "5 seconds"
+): Stream.Stream<void> =>
   Stream.asyncPush<void>(
     (emit) => {
       let connected = false
+      let worked = false
       const hint = (): void => void emit.single(undefined)
       const session = Effect.flatMap(connection(config), (client) =>
         Effect.gen(function*() {
           client.on("notification", hint)
           yield* query(client, `LISTEN "${channel}"`)
           connected = true
+          worked = true
           hint()
           return yield* Effect.forever(Effect.zipRight(
             Effect.sleep(heartbeat),
@@ -44,7 +52,16 @@ export const listen = (config: PgClientConfig, channel: string): Stream.Stream<v
           return Effect.logWarning("cannot listen for notifications; looking regularly until it works", error.reason)
         }),
         Effect.retry(
-          Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced(heartbeat)), Schedule.jittered)
+          Schedule.exponential("100 millis").pipe(
+            Schedule.union(Schedule.spaced(heartbeat)),
+            Schedule.jittered,
+            // a connection that worked is missed at once, however many there were before it
+            Schedule.resetWhen(() => {
+              const again = worked
+              worked = false
+              return again
+            })
+          )
         )
       )
       const looks = Effect.forever(Effect.zipRight(

@@ -110,8 +110,8 @@ export const make = Effect.fnUntraced(function*(
   const channel = `effect_ledger_${createHash("md5").update(names.events).digest("hex")}`
   let notifying = false
   let again = false
-  // after the commit and beside the next one: a transaction that notifies commits one at a time with all others of its
-  // database that do. One that is on its way speaks for all that came before it is sent
+  // after the commit and beside the next one: a server commits transactions that notify one at a time. One that is on
+  // its way speaks for all that come before it is sent
   const notify: Effect.Effect<void> = Effect.suspend(() => {
     again = notifying
     if (notifying) return Effect.void

@@ -174,7 +174,7 @@ const isSelective = (branch: StoreFilter): boolean =>
   (Object.keys(branch).length === 1 && (branch.actors !== undefined || branch.kinds !== undefined))
 
 /** In UTF-16 units: a third of the bytes at least. */
-export const payloadLength = (rows: ReadonlyArray<StoredRow>): number => {
+const payloadLength = (rows: ReadonlyArray<StoredRow>): number => {
   let length = 0
   for (const row of rows) length += String(row[6]).length
   return length

@@ -44,7 +44,6 @@ import {
   pageBytes,
   pageStatement,
   Params,
-  payloadLength,
   predicate
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
@@ -150,8 +149,11 @@ export const make = Effect.fnUntraced(function*(
       for (const text of migrations.guards(names)) db.run(text)
       db.run(sql.newIncarnation, [randomUUID()])
     }),
-    // a look at the head takes less than the statements that would tell whether to look
-    changes: Stream.repeatEffect(Effect.sleep(changesMillis)),
+    changes: Stream.repeatEffect(Effect.as(Effect.sleep(changesMillis), connection)).pipe(
+      Stream.map(changeCount),
+      Stream.changes,
+      Stream.map(() => undefined)
+    ),
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
   }
 })
@@ -206,6 +208,16 @@ const busySchedule = (timeout: Duration.DurationInput) =>
 
 const isBusy = (error: StoreError): boolean =>
   error._tag === "StoreUnavailable" && reasonOf(error.cause) === "LockTimeout"
+
+/** Another one after any commit of another connection, and after anything that this one writes. */
+const changeCount = (connection: Connection): string => {
+  try {
+    return String(new Database(connection).values("SELECT data_version, total_changes() FROM pragma_data_version")[0])
+  } catch {
+    // closed, or out of reach: whoever looks at the log is told why
+    return ""
+  }
+}
 
 /** How often to look for what other processes, and transactions of the caller, have committed. */
 const changesMillis = 10
@@ -433,21 +445,19 @@ const conflictOf = (
   return conflict
 }
 
-/** A page in pieces, as nobody knows the size of the next payloads: small ones first, then as many as have room. */
+/** The sizes are asked for first: nobody knows those of the next payloads. */
 const readRows = (db: Database, names: Names, request: PageRequest): Pick<Page, "rows" | "next"> => {
-  const rows: Array<StoredRow> = []
-  let { after, through } = request
-  for (let length = 0, limit = 64;;) {
-    const piece: PageRequest = { ...request, after, through, limit: Math.min(limit, request.limit - rows.length) }
+  for (let limit = request.limit;;) {
+    const piece = { ...request, limit }
     const statement = pageStatement(names.events, piece, dialect)
-    const found = db.values(statement.text, statement.params)
-    for (const row of found) rows.push(row)
-    length += payloadLength(found)
-    const next = nextOf(piece, statement, found, through)
-    if (next === null || rows.length >= request.limit || length >= pageBytes) return { rows, next }
-    if (request.backward) through = next - 1
-    else after = next
-    limit = Math.max(1, Math.floor((pageBytes - length) / (1 + length / Math.max(1, rows.length))))
+    const size = Number(
+      db.values(`SELECT sum(octet_length(payload)) FROM (${statement.text})`, statement.params)[0]?.[0] ?? 0
+    )
+    if (size <= pageBytes || limit === 1) {
+      const rows = db.values(statement.text, statement.params)
+      return { rows, next: nextOf(piece, statement, rows, request.through) }
+    }
+    limit = Math.max(1, Math.floor(Math.min(limit * pageBytes / size, limit / 2)))
   }
 }
 
