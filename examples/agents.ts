@@ -7,10 +7,11 @@
  * a line, in milliseconds.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Cause, ConfigProvider, Console, Effect, Match, Option, Schedule, Stream } from "effect"
+import { Console, Effect, Option, Schedule, Stream } from "effect"
 // in a project of your own: from "effect-ledger"
 import { Event, Ledger, LedgerConfig, type Query } from "../src/index.js"
 import { nextStep, type Step } from "./cast.js"
+import { describeLedger, withSetting } from "./setting.js"
 import * as Transcript from "./transcript.js"
 
 interface Run {
@@ -121,13 +122,6 @@ const summarize = Effect.fn("summarize")(function*({ duplicates, history, id }: 
   ].join("\n"))
 })
 
-const describeLedger = Effect.map(LedgerConfig.config, ({ backend }) =>
-  Match.valueTags(backend, {
-    Memory: () => "a ledger in memory, which ends with the program",
-    Sqlite: ({ filename }) => `the ledger in ${filename}`,
-    Postgres: () => "the ledger in Postgres"
-  }))
-
 const program = Effect.gen(function*() {
   yield* Console.log(`Three at an observatory, on ${yield* describeLedger}`)
   yield* resumeOrBegin.pipe(
@@ -137,13 +131,7 @@ const program = Effect.gen(function*() {
   )
 }).pipe(
   Effect.onInterrupt(() => Console.log("\nstopped: start again, and the run goes on")),
-  Effect.tapError((error) => Console.error(`The run cannot go on: ${error.message}`)),
-  Effect.tapDefect((cause) => Console.error(Cause.pretty(cause))),
-  Effect.withConfigProvider(
-    ConfigProvider.fromEnv().pipe(
-      ConfigProvider.orElse(() => ConfigProvider.fromMap(new Map([["DATABASE_URL", "sqlite:///runs/agents.db"]])))
-    )
-  )
+  withSetting()
 )
 
 NodeRuntime.runMain(program, { disableErrorReporting: true })

@@ -19,6 +19,7 @@ export const layer: Layer.Layer<Transcript, ConfigError.ConfigError> = Layer.eff
   Effect.gen(function*() {
     const noColor = yield* Config.string("NO_COLOR").pipe(Config.withDefault(""))
     const pace = yield* Config.integer("AGENTS_PACE").pipe(Config.withDefault(80))
+    const pause = pace > 0 ? Effect.sleep(pace) : Effect.void
     const paint = noColor === "" && process.stdout.isTTY
       ? (style: number, text: string) => `\u001b[${style}m${text}\u001b[0m`
       : (_: number, text: string) => text
@@ -27,7 +28,7 @@ export const layer: Layer.Layer<Transcript, ConfigError.ConfigError> = Layer.eff
         const offset = paint(dim, `#${event.offset}`.padStart(6))
         const actor = paint(colours[event.actor] ?? plain, event.actor.padEnd(9))
         return Console.log(`${offset}  ${actor}  ${paint(styles[event.kind] ?? plain, textOf(event))}`).pipe(
-          Effect.zipRight(Effect.sleep(pace))
+          Effect.zipRight(pause)
         )
       },
       note: (text) => Console.log(paint(dim, text))
@@ -36,7 +37,7 @@ export const layer: Layer.Layer<Transcript, ConfigError.ConfigError> = Layer.eff
 )
 
 const textOf = ({ kind, payload, turn }: Event.Event): string => {
-  const text = String(payload["text"])
+  const text = typeof payload["text"] === "string" ? payload["text"] : `${kind} ${JSON.stringify(payload)}`
   switch (kind) {
     case "turn.started":
       return `turn ${turn}: ${text}`

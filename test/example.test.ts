@@ -1,8 +1,11 @@
-/** The program of `npm start`, killed in the middle again and again: it goes on where the log ends. */
+/**
+ * The program of `npm start`, killed in the middle again and again: it goes on where the log ends. That of `npm run
+ * watch` sees what it writes.
+ */
 import * as SqlClient from "@effect/sql/SqlClient"
 import { afterAll, describe, expect, inject, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { spawn } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -24,12 +27,12 @@ afterAll(async () => {
   }).pipe(Effect.provide(PgLedger.layerUrl(postgres, { schema })), Effect.runPromise)
 })
 
-describe(`examples/agents.ts (TEST_SEED=${seed})`, () => {
-  const backends = [
-    ["SQLite", { DATABASE_URL: `sqlite:///${join(folder, "runs", "agents.db")}` }],
-    ["Postgres", { DATABASE_URL: Redacted.value(postgres), LEDGER_SCHEMA: schema }]
-  ] as const
+const backends = [
+  ["SQLite", { DATABASE_URL: `sqlite:///${join(folder, "runs", "agents.db")}` }],
+  ["Postgres", { DATABASE_URL: Redacted.value(postgres), LEDGER_SCHEMA: schema }]
+] as const
 
+describe(`examples/agents.ts (TEST_SEED=${seed})`, () => {
   for (const [name, environment] of backends) {
     it(`is killed again and again and repeats nothing, on ${name}`, { timeout: 180_000 }, async () => {
       const random = randomFrom(seed)
@@ -85,6 +88,33 @@ describe(`examples/agents.ts (TEST_SEED=${seed})`, () => {
   }
 })
 
+describe("examples/watch.ts", () => {
+  for (const [name, backend] of backends) {
+    it(`sees a run in another process, line by line, on ${name}`, { timeout: 120_000 }, async () => {
+      const environment = { ...backend, LEDGER_PREFIX: "watched_" }
+      const watch = (...args: ReadonlyArray<string>) =>
+        start(["examples/watch.ts", ...args], environment, (text, child) => {
+          if (/^ *#34 .*\n/m.test(text) && /^live at /m.test(text) && !child.killed) child.kill("SIGINT")
+        })
+      const [watched, played] = await Promise.all([watch(), play(environment)])
+      expect(linesIn(watched.text)).toEqual(linesIn(played.text))
+      expect(linesIn(watched.text)).toHaveLength(34)
+      // once: that it has caught up with each of the lines goes without saying
+      expect(watched.text.match(/^live at #\d+$/gm)).toHaveLength(1)
+      expect(watched.text).toMatch(/\nstopped at #34\n$/)
+      expect(watched.code).toBe(0)
+
+      const rest = await watch("--from", "30")
+      expect(linesIn(rest.text)).toEqual(linesIn(played.text).slice(30))
+      expect(rest.text).toContain("\nlive at #34\n")
+
+      const beyond = await watch("--from", "35")
+      expect(beyond.text).toContain("beyond the head, 34")
+      expect(beyond.code).toBe(1)
+    })
+  }
+})
+
 /** What the program must say first, when the ledger holds this much of a run. */
 const expectBeginning = (text: string, history: ReadonlyArray<Event.RecordedEvent>) => {
   if (history.length === 0) return expect(text).not.toContain("resuming")
@@ -105,24 +135,32 @@ interface Kill {
 }
 
 /** Runs the program, to its end or until it is killed some time after it has printed so many lines of the run. */
-const play = (
+const play = (environment: Readonly<Record<string, string>>, kill?: Kill): Promise<Output> => {
+  let doomed = false
+  return start(["examples/agents.ts"], { ...environment, AGENTS_PACE: "40" }, (text, child) => {
+    // from the moment on when it knows where it is: nothing is known of a process that has said nothing
+    if (kill && !doomed && /^(beginning|resuming)/m.test(text) && linesIn(text).length >= kill.afterLines) {
+      doomed = true
+      setTimeout(() => child.kill("SIGKILL"), kill.delay)
+    }
+  })
+}
+
+/** Runs a program; `told` is called with all that it has said whenever it says more. */
+const start = (
+  args: ReadonlyArray<string>,
   environment: Readonly<Record<string, string>>,
-  kill?: Kill
+  told: (text: string, child: ChildProcess) => void
 ): Promise<Output> =>
   new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ["--import", "tsx", "examples/agents.ts"], {
-      env: { ...process.env, ...environment, AGENTS_PACE: "40", NO_COLOR: "1" },
+    const child = spawn(process.execPath, ["--import", "tsx", ...args], {
+      env: { ...process.env, ...environment, NO_COLOR: "1" },
       stdio: ["ignore", "pipe", "pipe"]
     })
     let text = ""
-    let doomed = false
     child.stdout.on("data", (chunk) => {
       text += String(chunk)
-      // from the moment on when it knows where it is: nothing is known of a process that has said nothing
-      if (kill && !doomed && /^(beginning|resuming)/m.test(text) && offsetsIn(text).length >= kill.afterLines) {
-        doomed = true
-        setTimeout(() => child.kill("SIGKILL"), kill.delay)
-      }
+      told(text, child)
     })
     child.stderr.on("data", (chunk) => {
       text += String(chunk)
@@ -131,8 +169,10 @@ const play = (
     child.once("close", (code, signal) => resolve({ text, code, signal }))
   })
 
-const offsetsIn = (text: string): ReadonlyArray<number> =>
-  Array.from(text.matchAll(/^ *#(\d+) .*\n/gm), ([, offset]) => Number(offset))
+/** The lines of the run. */
+const linesIn = (text: string): ReadonlyArray<string> => Array.from(text.matchAll(/^ *#\d+ .*\n/gm), ([line]) => line)
+
+const offsetsIn = (text: string): ReadonlyArray<number> => linesIn(text).map((line) => Number(/#(\d+)/.exec(line)![1]))
 
 const playInMemory = (runId: string): ReadonlyArray<Omit<Step, "step">> => {
   const events: Array<Event.Event> = []

@@ -1,32 +1,55 @@
-/** What README.md shows: every block compiles against the built package, and the first program prints what it says. */
+/**
+ * What README.md and docs show: every block compiles against the built package, and the first program prints what it
+ * says.
+ */
 import { describe, expect, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { promisify } from "node:util"
 
 const readme = readFileSync("README.md", "utf8")
-const blocks = Array.from(readme.matchAll(/^```ts\n(.*?)^```/gms), ([, code]) => code!)
+const documents = ["README.md", "docs/guarantees.md", "docs/following.md"]
+  .map((file) => ({ file, text: readFileSync(file, "utf8") }))
 
-describe("README.md", () => {
-  it("has a first program that runs, and blocks that compile", { timeout: 180_000 }, async () => {
+describe("README.md and docs", () => {
+  it("have a first program that runs, and blocks that compile", { timeout: 180_000 }, async () => {
     await inEmptyProject(async (folder) => {
       const program = blockAfter("<!-- first program -->")
       expect(program.trimEnd().split("\n").length).toBeLessThanOrEqual(20)
       writeFileSync(join(folder, "main.mjs"), program)
       expect(await run(folder, "main.mjs")).toBe(blockAfter("<!-- its output -->"))
 
+      const blocks = documents.flatMap(({ file, text }) =>
+        Array.from(text.matchAll(/^```ts\n(.*?)^```/gms), ([, code], index) => ({
+          name: `${basename(file, ".md")}-${index + 1}.ts`,
+          code: code!
+        }))
+      )
       expect(blocks.length).toBeGreaterThan(1)
-      blocks.forEach((code, index) => writeFileSync(join(folder, `block${index + 1}.ts`), code))
-      await compile(folder, { include: ["block*.ts"], compilerOptions: { noEmit: true } })
+      for (const { code, name } of blocks) writeFileSync(join(folder, name), code)
+      await compile(folder, { include: ["*.ts"], compilerOptions: { noEmit: true } })
     })
   })
 
-  it("points to files that exist", () => {
-    const targets = Array.from(readme.matchAll(/\]\((?!https?:|#)([^)]+)\)/g), ([, target]) => target!)
-    expect(targets.filter((target) => !existsSync(target))).toEqual([])
+  it("point to files and headings that exist", () => {
+    const missing = documents.flatMap(({ file, text }) =>
+      Array.from(text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g), ([, path, heading]) => {
+        const target = path === "" ? file : join(dirname(file), path!)
+        const found = existsSync(target) && (heading === undefined || headingsOf(target).includes(heading))
+        return found ? [] : [`${file}: ${path}#${heading}`]
+      }).flat()
+    )
+    expect(missing).toEqual([])
   })
 })
+
+/** As links name them. */
+const headingsOf = (file: string): ReadonlyArray<string> =>
+  Array.from(
+    readFileSync(file, "utf8").matchAll(/^#+ (.*)$/gm),
+    ([, title]) => title!.toLowerCase().replace(/[^\w\s-]/g, "").replace(/\s/g, "-")
+  )
 
 const blockAfter = (marker: string): string =>
   new RegExp(`^${marker}\\s*\`\`\`\\w+\\n(.*?)^\`\`\``, "ms").exec(readme)?.[1] ??

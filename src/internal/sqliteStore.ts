@@ -149,10 +149,20 @@ export const make = Effect.fnUntraced(function*(
       for (const text of migrations.guards(names)) db.run(text)
       db.run(sql.newIncarnation, [randomUUID()])
     }),
-    changes: Stream.repeatEffect(Effect.as(Effect.sleep(changesMillis), connection)).pipe(
-      Stream.map(changeCount),
-      Stream.changes,
-      Stream.map(() => undefined)
+    changes: Stream.asyncPush<void>(
+      (emit) => {
+        let seen = ""
+        return Effect.sleep(changesMillis).pipe(
+          Effect.map(() => {
+            const count = changeCount(connection)
+            if (count !== seen) emit.single(undefined)
+            seen = count
+          }),
+          Effect.forever,
+          Effect.forkScoped
+        )
+      },
+      { bufferSize: 1, strategy: "sliding" }
     ),
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
   }
@@ -220,7 +230,7 @@ const changeCount = (connection: Connection): string => {
 }
 
 /** How often to look for what other processes, and transactions of the caller, have committed. */
-const changesMillis = 10
+const changesMillis = 20
 
 /** What the driver sets when it opens a file. */
 const driverBusyTimeout = 5000
