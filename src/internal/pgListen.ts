@@ -24,24 +24,24 @@ export const listen = (
     (emit) => {
       let connected = false
       let worked = false
+      let told = false
       const hint = (): void => void emit.single(undefined)
       const session = Effect.flatMap(connection(config), (client) =>
         Effect.gen(function*() {
           client.on("notification", hint)
-          yield* query(client, `LISTEN "${channel}"`)
-          connected = true
-          worked = true
-          hint()
-          return yield* Effect.forever(Effect.zipRight(
-            Effect.sleep(heartbeat),
-            // a connection that is dead without saying so answers nothing
-            Effect.timeoutFail(query(client, "SELECT 1"), {
+          // a connection that is dead without saying so answers nothing
+          const ask = (text: string) =>
+            Effect.timeoutFail(query(client, text), {
               duration: heartbeat,
               onTimeout: () => new Lost({ reason: "the connection does not answer" })
             })
-          ))
+          yield* ask(`LISTEN "${channel}"`)
+          connected = true
+          worked = true
+          told = false
+          hint()
+          return yield* Effect.forever(Effect.zipRight(Effect.sleep(heartbeat), ask("SELECT 1")))
         }).pipe(Effect.raceFirst(lost(client))))
-      let told = false
       const sessions = Effect.scoped(session).pipe(
         Effect.ensuring(Effect.sync(() => {
           connected = false

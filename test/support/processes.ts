@@ -7,9 +7,10 @@ import { fileURLToPath } from "node:url"
 export const startScript = async (
   script: string,
   args: ReadonlyArray<string>,
-  env: Record<string, string>
+  env: Record<string, string>,
+  execArgv: ReadonlyArray<string> = []
 ): Promise<ChildProcess> =>
-  spawn(process.execPath, [await bundled(script), ...args], {
+  spawn(process.execPath, [...execArgv, await bundled(script), ...args], {
     env: { ...process.env, ...env },
     stdio: ["pipe", "pipe", "pipe"]
   })
