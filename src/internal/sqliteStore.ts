@@ -119,10 +119,11 @@ export const make = Effect.fnUntraced(function*(
     append: (groups) =>
       exclusively("append", function*(db, joined) {
         const row = joined ? undefined : onlyRow(groups)
-        const offset = row && waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row))
-        return offset === undefined
+        const outcome = row &&
+          waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
+        return outcome === undefined
           ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
-          : [{ _tag: "Written", outcomes: [{ offset, status: "appended" }] }]
+          : [{ _tag: "Written", outcomes: [outcome] }]
       }),
     page: (request) =>
       read("read", (db) => {
@@ -399,9 +400,9 @@ const statementRows = (left: number): number => left >= 64 ? 64 : left >= 8 ? 8 
 const breatheRows = 512
 
 /** Nearly every append is one row, and one statement is a transaction of its own. `undefined`: the id is recorded. */
-const insertOne = (db: Database, sql: Statements, row: Row): number | undefined => {
+const insertOne = (db: Database, sql: Statements, row: Row): Outcome | undefined => {
   try {
-    return db.values(sql.insertOne, valuesOf(row))[0]?.[0] as number
+    return { offset: Number(db.values(sql.insertOne, valuesOf(row))[0]?.[0]), status: "appended" }
   } catch (error) {
     if (reasonOf(error) !== "UniqueViolation") throw error
     return undefined
