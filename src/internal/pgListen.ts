@@ -7,6 +7,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { Client } from "pg"
+import { aliveStatement, listenStatement } from "./pgStore.js"
 
 /** How often to look where there is no connection. */
 const withoutConnection = "250 millis"
@@ -35,12 +36,12 @@ export const listen = (
               duration: heartbeat,
               onTimeout: () => new Lost({ reason: "the connection does not answer" })
             })
-          yield* ask(`LISTEN "${channel}"`)
+          yield* ask(listenStatement(channel))
           connected = true
           worked = true
           told = false
           hint()
-          return yield* Effect.forever(Effect.zipRight(Effect.sleep(heartbeat), ask("SELECT 1")))
+          return yield* Effect.forever(Effect.zipRight(Effect.sleep(heartbeat), ask(aliveStatement)))
         }).pipe(Effect.raceFirst(lost(client))))
       const sessions = Effect.scoped(session).pipe(
         Effect.ensuring(Effect.sync(() => {

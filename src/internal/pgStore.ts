@@ -198,6 +198,10 @@ export const make = Effect.fnUntraced(function*(
   }
 })
 
+/** What a listener asks of its connection: the channel's notifications, and whether it still answers. */
+export const listenStatement = (channel: string): string => `LISTEN "${channel}"`
+export const aliveStatement = "SELECT 1"
+
 const dialect: Dialect = {
   placeholder: (number) => `$${number}`,
   oneOf: (column, placeholder) => `${column} = ANY (${placeholder}::text[])`,
