@@ -17,6 +17,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import { fileURLToPath } from "node:url"
+import type { ConsumerStore } from "./ConsumerStore.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
 import { DriverMissing, type SetupError, StoreFailure } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
@@ -120,7 +121,10 @@ export const config: Config.Config<LedgerConfig> = Config.all({
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore, ConfigError.ConfigError | SetupError> = Layer
+export const layer: Layer.Layer<
+  Ledger | LedgerAdmin | LedgerStore | ConsumerStore,
+  ConfigError.ConfigError | SetupError
+> = Layer
   .suspend(() => layerConfig(config))
 
 /**
@@ -131,7 +135,7 @@ export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore, ConfigError.
  */
 export const layerConfig = (
   config: Config.Config<LedgerConfig>
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, ConfigError.ConfigError | SetupError> =>
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, ConfigError.ConfigError | SetupError> =>
   Layer.unwrapEffect(Effect.map(config, (read) => layerBackend(read.backend, read)))
 
 /**
@@ -143,7 +147,7 @@ export const layerConfig = (
 export const layerUrl = (
   url: Redacted.Redacted,
   options: Options = {}
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, ConfigError.ConfigError | SetupError> =>
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, ConfigError.ConfigError | SetupError> =>
   Layer.unwrapEffect(
     Effect.map(Effect.suspend(() => parseUrl(url)), (backend) => layerBackend(backend, options))
   )
@@ -151,7 +155,7 @@ export const layerUrl = (
 const layerBackend = (
   backend: Backend,
   options: Options
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, SetupError> => {
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, SetupError> => {
   switch (backend._tag) {
     case "Memory":
       return Layer.orDie(MemoryLedger.layerWith(options))

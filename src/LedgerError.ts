@@ -89,7 +89,7 @@ export class CorruptEvent extends Schema.TaggedError<CorruptEvent>("effect-ledge
 
 /**
  * The cursor belongs to another log: its incarnation differs from the one `found` (the ledger was reset or restored), or
- * it lies beyond the `head`. `expected` is null when the cursor was a bare offset.
+ * it lies beyond the `head`, or the event there is another. `expected` is null when the cursor was a bare offset.
  *
  * @since 0.1.0
  * @category errors
@@ -102,8 +102,10 @@ export class LedgerReplaced
   })
 {
   override get message(): string {
-    return (this.expected === null || this.expected === this.found
+    return (this.expected === null
       ? `the cursor lies beyond the head, ${this.head}, of incarnation ${this.found}`
+      : this.expected === this.found
+      ? `the cursor does not lie in this log, incarnation ${this.found} with head ${this.head}: it ends before the cursor, or was restored and has other events now`
       : `the cursor belongs to incarnation ${this.expected}, the ledger is incarnation ${this.found} with head ${this.head}`) +
       "; read again from the start"
   }
@@ -175,6 +177,46 @@ export class IncompatibleStore
 {
   override get message(): string {
     return `found ${this.found}, supported is ${this.supported}`
+  }
+}
+
+/**
+ * The consumer cannot be reset while a process runs it, or until the lease of one that died has expired.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ConsumerActive
+  extends Schema.TaggedError<ConsumerActive>("effect-ledger/ConsumerActive")("ConsumerActive", {
+    name: Schema.String
+  })
+{
+  override get message(): string {
+    return `the consumer ${
+      JSON.stringify(this.name)
+    } is running: stop it first, or wait until the lease of one that died has expired`
+  }
+}
+
+/**
+ * A projection cannot go on: its `apply` threw at the event with this offset, or its state there cannot be encoded or
+ * decoded by its schema.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ProjectionFailed
+  extends Schema.TaggedError<ProjectionFailed>("effect-ledger/ProjectionFailed")("ProjectionFailed", {
+    name: Schema.String,
+    version: Schema.Number,
+    offset: Schema.Number,
+    cause: Schema.Defect
+  })
+{
+  override get message(): string {
+    return `the projection ${JSON.stringify(this.name)} (version ${this.version}) fails at offset ${this.offset}: ${
+      Predicate.hasProperty(this.cause, "message") ? String(this.cause.message) : String(this.cause)
+    }; correct it, and raise its version if its state has changed`
   }
 }
 
@@ -279,3 +321,26 @@ export const SetupError = Schema.Union(StoreUnavailable, StoreFailure, Incompati
  * @category errors
  */
 export type SetupError = typeof SetupError.Type
+
+/**
+ * Why a projection ended. While the store is away it waits.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const ProjectionError = Schema.Union(
+  InvalidQuery,
+  LedgerReplaced,
+  CorruptEvent,
+  TransactionAborted,
+  StoreFailure,
+  ProjectionFailed
+)
+
+/**
+ * The type of the schema of the same name.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type ProjectionError = typeof ProjectionError.Type

@@ -70,3 +70,14 @@ export const outages: Metric.Metric.Counter<number> = Metric.counter("effect_led
   description: "times that a subscription lost its store and waited for it",
   incremental: true
 })
+
+/**
+ * Events that a consumer gave up on and recorded as dead letters.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const deadLetters: Metric.Metric.Counter<number> = Metric.counter("effect_ledger_dead_letters", {
+  description: "events that a consumer gave up on and recorded as dead letters",
+  incremental: true
+})

@@ -174,4 +174,14 @@ export class LedgerStore extends Context.Tag("effect-ledger/LedgerStore")<Ledger
   readonly changes: Stream.Stream<void>
   /** Whether the calling fiber is in a transaction of this store's own client. */
   readonly inTransaction: Effect.Effect<boolean>
+  /**
+   * Runs the effect in a transaction of this store's own client, which the effect's statements on that client join: a
+   * success commits, anything else rolls back. In a transaction of the caller's it is a part of that. When the connection
+   * is lost this fails with `StoreUnavailable`, whatever the effect made of it, and the outcome may be unknown. A server
+   * ends a transaction that stands idle for `maxIdle` milliseconds.
+   */
+  readonly transaction: <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: { readonly maxIdle?: number | undefined }
+  ) => Effect.Effect<A, E | StoreError, R>
 }>() {}

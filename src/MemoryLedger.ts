@@ -5,12 +5,15 @@
  * @since 0.1.0
  */
 import * as Layer from "effect/Layer"
+import type { ConsumerStore } from "./ConsumerStore.js"
 import type { Event } from "./Event.js"
 import * as memoryStore from "./internal/memoryStore.js"
 import { appendAll, type Ledger, type LedgerAdmin } from "./Ledger.js"
 import type { AppendError } from "./LedgerError.js"
-import { LedgerStore } from "./LedgerStore.js"
+import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
+
+const stores: Layer.Layer<LedgerStore | ConsumerStore> = Layer.syncContext(memoryStore.make)
 
 /**
  * An empty ledger in memory.
@@ -18,8 +21,8 @@ import * as StoreLedger from "./StoreLedger.js"
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore> = StoreLedger.layer.pipe(
-  Layer.provideMerge(Layer.sync(LedgerStore, memoryStore.make))
+export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore> = StoreLedger.layer.pipe(
+  Layer.provideMerge(stores)
 )
 
 /**
@@ -43,8 +46,8 @@ export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore> = StoreLedge
  */
 export const layerWith = (
   options: StoreLedger.Options & { readonly events?: Iterable<Event> | undefined }
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, AppendError> =>
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, AppendError> =>
   Layer.effectDiscard(appendAll(options.events ?? [])).pipe(
     Layer.provideMerge(StoreLedger.layerWith(options)),
-    Layer.provideMerge(Layer.sync(LedgerStore, memoryStore.make))
+    Layer.provideMerge(stores)
   )

@@ -15,12 +15,13 @@ import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import * as ConnectionString from "pg-connection-string"
+import type { ConsumerStore } from "./ConsumerStore.js"
 import { listen } from "./internal/pgListen.js"
 import * as pgStore from "./internal/pgStore.js"
 import { toStoreError } from "./internal/sqlError.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
 import { type SetupError, StoreFailure } from "./LedgerError.js"
-import { LedgerStore } from "./LedgerStore.js"
+import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
 
 /**
@@ -62,10 +63,9 @@ export interface UrlOptions extends Options {
  */
 export const layer = (
   options: Options = {}
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, SetupError, PgClient.PgClient> =>
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, SetupError, PgClient.PgClient> =>
   StoreLedger.layerWith(options).pipe(
-    Layer.provideMerge(Layer.scoped(
-      LedgerStore,
+    Layer.provideMerge(Layer.scopedContext(
       Effect.flatMap(PgClient.PgClient, (client) =>
         pgStore.make(client, {
           prefix: options.prefix ?? "ledger_",
@@ -101,8 +101,10 @@ export const layer = (
 export const layerUrl = (
   url: Redacted.Redacted,
   options: UrlOptions = {}
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
-  layer(options).pipe(Layer.provideMerge(clientLayer(url, options)))
+): Layer.Layer<
+  Ledger | LedgerAdmin | LedgerStore | ConsumerStore | PgClient.PgClient | SqlClient.SqlClient,
+  SetupError
+> => layer(options).pipe(Layer.provideMerge(clientLayer(url, options)))
 
 const clientLayer = (
   url: Redacted.Redacted,

@@ -11,11 +11,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import type { ConsumerStore } from "./ConsumerStore.js"
 import { toStoreError } from "./internal/sqlError.js"
 import * as sqliteStore from "./internal/sqliteStore.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
 import { type SetupError, StoreFailure } from "./LedgerError.js"
-import { LedgerStore } from "./LedgerStore.js"
+import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
 
 /**
@@ -41,7 +42,8 @@ export interface Options extends StoreLedger.Options {
  */
 export const layer = (
   options: Options = {}
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore, SetupError, SqliteClient.SqliteClient> => over(options, false)
+): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, SetupError, SqliteClient.SqliteClient> =>
+  over(options, false)
 
 /**
  * A ledger in a file, which is created (with its folders) or reopened; `:memory:` lives as long as the Layer. The client
@@ -65,13 +67,14 @@ export const layer = (
 export const layerFile = (
   name: string,
   options: Options = {}
-): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
-  over(options, true).pipe(Layer.provideMerge(clientLayer(name)))
+): Layer.Layer<
+  Ledger | LedgerAdmin | LedgerStore | ConsumerStore | SqliteClient.SqliteClient | SqlClient.SqlClient,
+  SetupError
+> => over(options, true).pipe(Layer.provideMerge(clientLayer(name)))
 
 const over = (options: Options, owned: boolean) =>
   StoreLedger.layerWith(options).pipe(
-    Layer.provideMerge(Layer.scoped(
-      LedgerStore,
+    Layer.provideMerge(Layer.scopedContext(
       Effect.flatMap(SqliteClient.SqliteClient, (client) =>
         sqliteStore.make(client, {
           prefix: options.prefix ?? "ledger_",

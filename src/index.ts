@@ -1,4 +1,18 @@
 /**
+ * A named, durable reader with checkpoints, a lease and dead letters.
+ *
+ * @since 0.1.0
+ */
+export * as Consumer from "./Consumer.js"
+
+/**
+ * The port for what readers of the log keep beside it.
+ *
+ * @since 0.1.0
+ */
+export * as ConsumerStore from "./ConsumerStore.js"
+
+/**
  * The event: an immutable envelope round a JSON payload.
  *
  * @since 0.1.0
@@ -46,6 +60,13 @@ export * as LedgerStore from "./LedgerStore.js"
  * @since 0.1.0
  */
 export * as MemoryLedger from "./MemoryLedger.js"
+
+/**
+ * A fold over the log with a name and a version, in memory or persisted.
+ *
+ * @since 0.1.0
+ */
+export * as Projection from "./Projection.js"
 
 /**
  * What to read, as data.

@@ -8,7 +8,7 @@ import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { Client } from "pg"
-import { Event, type Ledger, LedgerStore, StoreLedger } from "../src/index.js"
+import { Event, type Ledger, StoreLedger } from "../src/index.js"
 import { listen } from "../src/internal/pgListen.js"
 import * as pgStore from "../src/internal/pgStore.js"
 import * as PgLedger from "../src/PgLedger.js"
@@ -239,8 +239,7 @@ const event = (turn: number): Effect.Effect<Event.Event> =>
 /** A ledger that sees nothing but by hints, and whose LISTEN connection must answer often. */
 const hinted = (url: Redacted.Redacted) =>
   StoreLedger.layerWith({ pollInterval: "1 hour" }).pipe(
-    Layer.provideMerge(Layer.scoped(
-      LedgerStore.LedgerStore,
+    Layer.provideMerge(Layer.scopedContext(
       Effect.flatMap(PgClient.PgClient, (client) =>
         pgStore.make(client, {
           prefix: "ledger_",

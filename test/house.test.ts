@@ -19,6 +19,7 @@ it("SQL stands in the stores and the migrations, and nowhere else", () => {
     "src/internal/migrations/postgres.ts",
     "src/internal/migrations/sqlite.ts",
     "src/internal/pgStore.ts",
+    "src/internal/sqlConsumerStore.ts",
     "src/internal/sqlStore.ts",
     "src/internal/sqliteStore.ts"
   ])

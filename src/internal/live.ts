@@ -9,9 +9,7 @@ import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
 import * as RcRef from "effect/RcRef"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { RecordedEvent } from "../Event.js"
@@ -23,9 +21,9 @@ import {
   type StoreUnavailable,
   type SubscribeError
 } from "../LedgerError.js"
-import * as LedgerMetrics from "../LedgerMetrics.js"
 import type { LedgerStore, StoredRow, StoreFilter } from "../LedgerStore.js"
 import { matches } from "./filter.js"
+import { patiently } from "./patiently.js"
 import type { Cursor } from "./query.js"
 import { decode, offsetOf } from "./row.js"
 
@@ -280,29 +278,3 @@ const fromRows = (
   if (told) elements.push(Followed.CaughtUp({ head: after }))
   return [Chunk.unsafeFromArray(elements), { ...state, after, told }]
 }
-
-/** Waits while the store is away, and says so once. */
-const patiently = <A, E extends { readonly _tag: string }>(
-  effect: Effect.Effect<A, E>
-): Effect.Effect<A, Exclude<E, StoreUnavailable>> =>
-  Effect.suspend(() => {
-    let away = false
-    return effect.pipe(
-      Effect.tapError((error) => {
-        if (error._tag !== "StoreUnavailable" || away) return Effect.void
-        away = true
-        return Effect.zipRight(
-          Metric.increment(LedgerMetrics.outages),
-          Effect.logWarning(
-            "the store is away; subscribers wait for it",
-            (error as { readonly reason?: string }).reason
-          )
-        )
-      }),
-      Effect.retry({
-        while: (error) => error._tag === "StoreUnavailable",
-        schedule: Schedule.exponential("50 millis").pipe(Schedule.union(Schedule.spaced("1 second")), Schedule.jittered)
-      }),
-      Effect.tap(() => away ? Effect.logInfo("the store is back; subscribers go on") : Effect.void)
-    )
-  }) as Effect.Effect<A, Exclude<E, StoreUnavailable>>

@@ -1,14 +1,27 @@
 /** The store in memory. It keeps the same rows as the databases do, so that nothing can come back but what was checked. */
-import type { Context } from "effect"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
-import type { AppendGroup, GroupResult, LedgerStore, Outcome, Row, StoredRow } from "../LedgerStore.js"
+import { ConsumerStore } from "../ConsumerStore.js"
+import {
+  type AppendGroup,
+  type GroupResult,
+  LedgerStore,
+  type Outcome,
+  type Row,
+  type StoredRow
+} from "../LedgerStore.js"
 import { matches } from "./filter.js"
+import * as memoryConsumerStore from "./memoryConsumerStore.js"
 import { columnsOf, sameContent } from "./row.js"
 
-export const make = (): Context.Tag.Service<LedgerStore> => {
+/** The store whose transaction the fiber is in. */
+class Transaction extends Context.Tag("effect-ledger/internal/Transaction")<Transaction, object>() {}
+
+export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
   let incarnation = randomUUID() as string
   let rows: Array<Row> = []
   let offsets = new Map<string, number>()
@@ -46,12 +59,49 @@ export const make = (): Context.Tag.Service<LedgerStore> => {
     }
   }
 
-  return {
-    append: (groups) => Effect.sync(() => groups.map(append)),
+  /** What everybody but the open transaction sees of the log. */
+  let committed: View | undefined
+  const settles: Array<(committed: boolean) => void> = []
+  const turns = Effect.unsafeMakeSemaphore(1)
+  const self = {}
+
+  const isInside = (context: Context.Context<never>): boolean => context.unsafeMap.get(Transaction.key) === self
+  const view = <A>(body: (view: View) => A): Effect.Effect<A> =>
+    Effect.withFiberRuntime((fiber) =>
+      Effect.sync(() =>
+        body(
+          committed === undefined || isInside(fiber.currentContext)
+            ? { incarnation, rows, offsets, runs, length: rows.length }
+            : committed
+        )
+      )
+    )
+  /** At once where no transaction is open, and after it elsewhere. */
+  const change = <A>(body: () => A): Effect.Effect<A> =>
+    Effect.withFiberRuntime((fiber) =>
+      committed === undefined || isInside(fiber.currentContext)
+        ? Effect.sync(body)
+        : turns.withPermits(1)(Effect.sync(body))
+    )
+  const rollBack = ({ length, ...before }: View): void => {
+    incarnation = before.incarnation
+    rows = before.rows
+    offsets = before.offsets
+    runs = before.runs
+    for (const { id, runId } of rows.splice(length).reverse()) {
+      offsets.delete(id)
+      const run = runs.get(runId)!
+      run.pop()
+      if (run.length === 0) runs.delete(runId)
+    }
+  }
+
+  const store: Context.Tag.Service<LedgerStore> = {
+    append: (groups) => change(() => groups.map(append)),
     page: ({ after, backward, filters, limit, through }) =>
-      Effect.sync(() => {
+      view(({ incarnation, length, rows, runs }) => {
         const page: Array<StoredRow> = []
-        const last = Math.min(through, rows.length)
+        const last = Math.min(through, length)
         const run = filters.length === 1 && filters[0]!.runId !== undefined
           ? runs.get(filters[0]!.runId) ?? []
           : undefined
@@ -65,19 +115,25 @@ export const make = (): Context.Tag.Service<LedgerStore> => {
         }
         return {
           incarnation,
-          head: rows.length,
+          head: length,
           rows: page,
           next: page.length < limit ? null : page[page.length - 1]![0] as number
         }
       }),
     get: (id) =>
-      Effect.sync(() => {
+      view(({ length, offsets, rows }) => {
         const offset = offsets.get(id)
-        return offset === undefined ? Option.none() : Option.some(stored(offset, rows[offset - 1]!))
+        return offset === undefined || offset > length
+          ? Option.none()
+          : Option.some(stored(offset, rows[offset - 1]!))
       }),
-    runs: Effect.sync(() => Array.from(runs.keys())),
-    head: Effect.sync(() => ({ incarnation, offset: rows.length, digest: rows[rows.length - 1]?.digest ?? null })),
-    reset: Effect.sync(() => {
+    runs: view(({ length, runs }) => Array.from(runs).flatMap(([id, own]) => own[0]! <= length ? [id] : [])),
+    head: view(({ incarnation, length, rows }) => ({
+      incarnation,
+      offset: length,
+      digest: rows[length - 1]?.digest ?? null
+    })),
+    reset: change(() => {
       incarnation = randomUUID()
       rows = []
       offsets = new Map()
@@ -85,8 +141,39 @@ export const make = (): Context.Tag.Service<LedgerStore> => {
     }),
     // its only writer is the ledger above it, which knows
     changes: Stream.never,
-    inTransaction: Effect.succeed(false)
+    inTransaction: Effect.withFiberRuntime((fiber) => Effect.succeed(isInside(fiber.currentContext))),
+    transaction: (effect) =>
+      Effect.withFiberRuntime((fiber) =>
+        isInside(fiber.currentContext) ? effect : turns.withPermits(1)(Effect.acquireUseRelease(
+          Effect.sync(() => committed = { incarnation, rows, offsets, runs, length: rows.length }),
+          () => Effect.provideService(effect, Transaction, self),
+          (before, exit) =>
+            Effect.sync(() => {
+              const isCommitted = Exit.isSuccess(exit)
+              if (!isCommitted) rollBack(before)
+              committed = undefined
+              for (const settle of settles.splice(0).reverse()) settle(isCommitted)
+            })
+        ))
+      )
   }
+  const consumers = memoryConsumerStore.make((settle) =>
+    Effect.withFiberRuntime((fiber) =>
+      Effect.sync(() => {
+        if (isInside(fiber.currentContext)) settles.push(settle)
+        else settle(true)
+      })
+    )
+  )
+  return Context.make(LedgerStore, store).pipe(Context.add(ConsumerStore, consumers))
+}
+
+interface View {
+  readonly incarnation: string
+  readonly rows: Array<Row>
+  readonly offsets: Map<string, number>
+  readonly runs: Map<string, Array<number>>
+  readonly length: number
 }
 
 /** How many of the sorted offsets are at or below `offset`. */

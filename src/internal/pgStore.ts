@@ -3,7 +3,7 @@ import type { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
@@ -12,20 +12,22 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { createHash, randomUUID } from "node:crypto"
+import { ConsumerStore } from "../ConsumerStore.js"
 import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
-import type {
-  AppendGroup,
-  GroupResult,
-  Head,
+import {
+  type AppendGroup,
+  type GroupResult,
+  type Head,
   LedgerStore,
-  Outcome,
-  Page,
-  Row,
-  StoreCondition,
-  StoredRow
+  type Outcome,
+  type Page,
+  type Row,
+  type StoreCondition,
+  type StoredRow
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
+import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
@@ -53,7 +55,7 @@ export interface Options {
 export const make = Effect.fnUntraced(function*(
   client: SqlClient,
   options: Options
-): Effect.fn.Return<Context.Tag.Service<LedgerStore>, SetupError, Scope.Scope> {
+): Effect.fn.Return<Context.Context<LedgerStore | ConsumerStore>, SetupError, Scope.Scope> {
   const setupError = (error: unknown): SetupError => {
     if (error instanceof IncompatibleStore) return error
     const failure = toStoreError("setup", error, false)
@@ -150,7 +152,7 @@ export const make = Effect.fnUntraced(function*(
     })
   }
 
-  return {
+  const store: Context.Tag.Service<LedgerStore> = {
     append,
     page: (request) => {
       const statement = pageStatement(names.events, request, dialect)
@@ -194,8 +196,32 @@ export const make = Effect.fnUntraced(function*(
         )
     }),
     changes: options.listen(channel),
-    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
+    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined),
+    transaction: (effect, { maxIdle } = {}) =>
+      Effect.flatMap(connections.joined, (joined) =>
+        joined !== undefined ? effect : connections.transaction(effect, {
+          begin: step(
+            "BEGIN ISOLATION LEVEL READ COMMITTED" +
+              // whoever stops here would hold the locks of the transaction for ever
+              (maxIdle === undefined ? "" : `; SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(maxIdle)}`)
+          ),
+          commit: step("COMMIT"),
+          rollback: step("ROLLBACK"),
+          toError: transactionError
+        }))
   }
+  return Context.make(LedgerStore, store).pipe(
+    Context.add(
+      ConsumerStore,
+      sqlConsumerStore.make({
+        names,
+        query: (method, text, params) => read(method, text, params, (rows) => rows),
+        placeholder: dialect.placeholder,
+        now: "(extract(epoch FROM clock_timestamp()) * 1000)::int8",
+        skipLocked: "FOR UPDATE SKIP LOCKED"
+      })
+    )
+  )
 })
 
 /** What a listener asks of its connection: the channel's notifications, and whether it still answers. */
@@ -207,6 +233,11 @@ const dialect: Dialect = {
   oneOf: (column, placeholder) => `${column} = ANY (${placeholder}::text[])`,
   list: (members) => members
 }
+
+const transactionError = (error: unknown): StoreError => toStoreError("transaction", error, false)
+
+const step = (text: string) => (connection: Connection): Effect.Effect<void, StoreError> =>
+  Effect.mapError(run(connection, text), transactionError)
 
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))

@@ -4,7 +4,7 @@ import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -14,23 +14,25 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
+import { ConsumerStore } from "../ConsumerStore.js"
 import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
-import type {
-  AppendGroup,
-  GroupResult,
-  Head,
+import {
+  type AppendGroup,
+  type GroupResult,
+  type Head,
   LedgerStore,
-  Outcome,
-  Page,
-  PageRequest,
-  Row,
-  StoreCondition,
-  StoredRow,
-  StoreFilter
+  type Outcome,
+  type Page,
+  type PageRequest,
+  type Row,
+  type StoreCondition,
+  type StoredRow,
+  type StoreFilter
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
+import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
@@ -60,7 +62,7 @@ export interface Options {
 export const make = Effect.fnUntraced(function*(
   client: SqlClient,
   options: Options
-): Effect.fn.Return<Context.Tag.Service<LedgerStore>, SetupError, Scope.Scope> {
+): Effect.fn.Return<Context.Context<LedgerStore | ConsumerStore>, SetupError, Scope.Scope> {
   const names = makeNames(options.prefix)
   if (names === undefined) return yield* new StoreFailure({ method: "setup", cause: new Error(badName) })
   const connection = yield* client.reserve.pipe(
@@ -104,18 +106,13 @@ export const make = Effect.fnUntraced(function*(
 
   const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
     retryBusy(Effect.mapError(
-      connections.any((conn) =>
-        Effect.try({
-          try: () => work(new Database(conn)),
-          catch: (error) => toStoreError(method, error, false)
-        })
-      ),
+      connections.any((conn) => attempt(method, () => work(new Database(conn)))),
       (error) => toStoreError(method, error, false)
     ))
 
   yield* setUp(names, options, read, write)
 
-  return {
+  const store: Context.Tag.Service<LedgerStore> = {
     append: (groups) =>
       exclusively("append", function*(db, joined) {
         const row = joined ? undefined : onlyRow(groups)
@@ -165,9 +162,39 @@ export const make = Effect.fnUntraced(function*(
       },
       { bufferSize: 1, strategy: "sliding" }
     ),
-    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
+    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined),
+    transaction: (effect) =>
+      Effect.flatMap(connections.joined, (joined) =>
+        joined !== undefined ? effect : connections.transaction(effect, {
+          begin: (connection) =>
+            retryBusy(attempt("transaction", () => {
+              const db = new Database(connection)
+              waitingBriefly(db, busyTimeout, () => db.run("BEGIN IMMEDIATE"))
+            })),
+          commit: (connection) => attempt("transaction", () => new Database(connection).run("COMMIT")),
+          rollback: (connection) => Effect.sync(() => undo(new Database(connection), false)),
+          toError: (error) => toStoreError("transaction", error, false)
+        }))
   }
+  return Context.make(LedgerStore, store).pipe(
+    Context.add(
+      ConsumerStore,
+      sqlConsumerStore.make({
+        names,
+        query: (method, text, params) =>
+          exclusively(method, function*(db, joined) {
+            return joined ? db.values(text, params) : waitingBriefly(db, busyTimeout, () => db.values(text, params))
+          }),
+        placeholder: dialect.placeholder,
+        now: undefined,
+        skipLocked: ""
+      })
+    )
+  )
 })
+
+const attempt = <A>(method: string, body: () => A): Effect.Effect<A, StoreError> =>
+  Effect.try({ try: body, catch: (error) => toStoreError(method, error, false) })
 
 const dialect: Dialect = {
   placeholder: () => "?",

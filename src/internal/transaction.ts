@@ -17,8 +17,20 @@ export interface Connections {
   ) => Effect.Effect<A, E | SqlError, R>
   /** Runs with the transaction's connection where there is one, with a reserved one elsewhere. */
   readonly any: <A, E, R>(use: (connection: Connection) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
+  /**
+   * Runs with a transaction of its own, which the effect's statements on the client join. Where the transaction cannot be
+   * begun or ended, the error of that is the answer.
+   */
+  readonly transaction: <A, E, R, X>(effect: Effect.Effect<A, E, R>, steps: Steps<X>) => Effect.Effect<A, E | X, R>
   /** One at a time on a connection: savepoints of two fibers would undo each other. */
   readonly alone: <A, E, R>(connection: Connection, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+}
+
+export interface Steps<X> {
+  readonly begin: (connection: Connection) => Effect.Effect<void, X>
+  readonly commit: (connection: Connection) => Effect.Effect<void, X>
+  readonly rollback: (connection: Connection) => Effect.Effect<void, X>
+  readonly toError: (error: SqlError) => X
 }
 
 /**
@@ -39,6 +51,28 @@ export const connections = (
   return {
     joined,
     reserved,
+    transaction: (effect, { begin, commit, rollback, toError }) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.scopedWith((scope) =>
+          Effect.flatMap(
+            restore(Effect.mapError(Scope.extend(reserve, scope), toError)),
+            (connection) =>
+              Effect.zipRight(
+                begin(connection),
+                Effect.flatMap(
+                  Effect.exit(restore(Effect.provideService(effect, SqlClient.TransactionConnection, [connection, 0]))),
+                  (exit) =>
+                    Exit.isSuccess(exit)
+                      ? Effect.as(
+                        Effect.tapError(commit(connection), () => Effect.ignore(rollback(connection))),
+                        exit.value
+                      )
+                      : Effect.zipRight(rollback(connection), exit)
+                )
+              )
+          )
+        )
+      ),
     any: (use) => Effect.flatMap(joined, (connection) => connection === undefined ? reserved(use) : use(connection)),
     alone: (connection, effect) => {
       let semaphore = semaphores.get(connection)

@@ -6,11 +6,12 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import type { ConsumerStore } from "../../src/ConsumerStore.js"
 import type { Ledger, LedgerAdmin } from "../../src/Ledger.js"
 import type { LedgerStore } from "../../src/LedgerStore.js"
 
 /**
- * What every ledger's Layer gives.
+ * What the suite needs of a ledger.
  *
  * @since 0.1.0
  * @category models
@@ -30,9 +31,9 @@ export type Services = Ledger | LedgerAdmin | LedgerStore
  * @category models
  */
 export interface Backend {
-  readonly layer: () => Layer.Layer<Services, unknown>
-  readonly stored?: (() => Layer.Layer<Services, unknown>) | undefined
-  readonly client?: (() => Layer.Layer<Services | Client, unknown>) | undefined
+  readonly layer: () => Layer.Layer<Services | ConsumerStore, unknown>
+  readonly stored?: (() => Layer.Layer<Services | ConsumerStore, unknown>) | undefined
+  readonly client?: (() => Layer.Layer<Services | ConsumerStore | Client, unknown>) | undefined
 }
 
 /**

@@ -67,6 +67,12 @@ export const wrapped = Effect.fnUntraced(function*(backend: Backend, change: (st
 export const collect = <A, E, R>(stream: Stream.Stream<A, E, R>): Effect.Effect<ReadonlyArray<A>, E, R> =>
   Effect.map(Stream.runCollect(stream), Chunk.toReadonlyArray)
 
+/** Asks again until the answer is right; the test's time limit is the end of patience. */
+export const eventually = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  isRight: (answer: A) => boolean
+): Effect.Effect<A, E, R> => Effect.repeat(Effect.zipLeft(effect, Effect.sleep("5 millis")), { until: isRight })
+
 /** What the effect fails with; a success, shortened, is a defect. */
 export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, never, R> =>
   Effect.matchEffect(effect, {

@@ -7,10 +7,12 @@ import { describe } from "@effect/vitest"
 import type { Backend } from "./Backend.js"
 import { composition } from "./composition.js"
 import { condition } from "./condition.js"
+import { consuming } from "./consuming.js"
 import { divergence } from "./divergence.js"
 import { identity } from "./identity.js"
 import { input } from "./input.js"
 import { order } from "./order.js"
+import { projecting } from "./projecting.js"
 import { query } from "./query.js"
 import { reading } from "./reading.js"
 import { stored } from "./stored.js"
@@ -47,6 +49,8 @@ export const suite = (name: string, backend: Backend): void => {
     describe("input", () => input(backend))
     describe("composition", () => composition(backend))
     describe("subscribing", () => subscribing(backend))
+    describe("consuming", () => consuming(backend))
+    describe("projecting", () => projecting(backend))
     if (backend.stored !== undefined) {
       const { stored: layer } = backend
       describe("several handles", () => stored(layer))

@@ -53,7 +53,44 @@ BEGIN RAISE EXCEPTION 'the ledger is append-only' USING ERRCODE = 'restrict_viol
     `CREATE TRIGGER "${names.prefix}append_only" BEFORE UPDATE OR DELETE OR TRUNCATE ON ${events}
 FOR EACH STATEMENT EXECUTE FUNCTION ${names.of("refuse")}()`,
     enableGuard(names),
-    append(names)
+    append(names),
+    // what readers keep: written again and again, so that there is room for it beside the old version of a row
+    `CREATE TABLE ${names.of("consumers")} (
+  name text COLLATE "C" NOT NULL,
+  part int4 NOT NULL,
+  parts int4 NOT NULL,
+  incarnation text COLLATE "C",
+  "offset" int8 NOT NULL,
+  digest text COLLATE "C",
+  token int8 NOT NULL,
+  holder text COLLATE "C",
+  expires_at int8 NOT NULL,
+  PRIMARY KEY (name, part)
+) WITH (fillfactor = 50)`,
+    `CREATE TABLE ${names.of("members")} (
+  name text COLLATE "C" NOT NULL,
+  member text COLLATE "C" NOT NULL,
+  expires_at int8 NOT NULL,
+  PRIMARY KEY (name, member)
+) WITH (fillfactor = 50)`,
+    `CREATE TABLE ${names.of("dead_letters")} (
+  name text COLLATE "C" NOT NULL,
+  "offset" int8 NOT NULL,
+  reason text COLLATE "C" NOT NULL,
+  attempts int4 NOT NULL,
+  failed_at int8 NOT NULL,
+  PRIMARY KEY (name, "offset")
+)`,
+    `CREATE TABLE ${names.of("projections")} (
+  name text COLLATE "C" NOT NULL,
+  version int4 NOT NULL,
+  complete int4 NOT NULL,
+  incarnation text COLLATE "C" NOT NULL,
+  "offset" int8 NOT NULL,
+  digest text COLLATE "C",
+  state text COLLATE "C" NOT NULL,
+  PRIMARY KEY (name, version)
+) WITH (fillfactor = 50)`
   ]
 }
 

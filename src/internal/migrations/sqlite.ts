@@ -38,7 +38,43 @@ export const create = (names: Names): ReadonlyArray<string> => [
   strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
   schema_version, session_id, model_profile, model_id, lower(hex(digest)) AS digest
 FROM ${names.events}`,
-  ...guards(names)
+  ...guards(names),
+  `CREATE TABLE ${names.of("consumers")} (
+  name TEXT NOT NULL,
+  part INTEGER NOT NULL,
+  parts INTEGER NOT NULL,
+  incarnation TEXT,
+  "offset" INTEGER NOT NULL,
+  digest TEXT,
+  token INTEGER NOT NULL,
+  holder TEXT,
+  expires_at INTEGER NOT NULL,
+  PRIMARY KEY (name, part)
+) STRICT`,
+  `CREATE TABLE ${names.of("members")} (
+  name TEXT NOT NULL,
+  member TEXT NOT NULL,
+  expires_at INTEGER NOT NULL,
+  PRIMARY KEY (name, member)
+) STRICT`,
+  `CREATE TABLE ${names.of("dead_letters")} (
+  name TEXT NOT NULL,
+  "offset" INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  failed_at INTEGER NOT NULL,
+  PRIMARY KEY (name, "offset")
+) STRICT`,
+  `CREATE TABLE ${names.of("projections")} (
+  name TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  complete INTEGER NOT NULL,
+  incarnation TEXT NOT NULL,
+  "offset" INTEGER NOT NULL,
+  digest TEXT,
+  state TEXT NOT NULL,
+  PRIMARY KEY (name, version)
+) STRICT`
 ]
 
 /** Append-only in the database too; the insert guard is there because REPLACE deletes without asking the others. */
