@@ -4,14 +4,17 @@
  *
  * @since 0.1.0
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import { ConsumerStore, type DeadLetter } from "./ConsumerStore.js"
 import type { RecordedEvent } from "./Event.js"
 import * as internal from "./internal/consumer.js"
+import * as Fields from "./internal/fields.js"
+import { checkSubscription } from "./internal/query.js"
 import { Ledger } from "./Ledger.js"
-import { ConsumerActive, type ReadError, type StoreError, type SubscribeError } from "./LedgerError.js"
+import { ConsumerActive, InvalidQuery, type ReadError, type StoreError, type SubscribeError } from "./LedgerError.js"
 import { LedgerStore } from "./LedgerStore.js"
 import type { After, Filters } from "./Query.js"
 
@@ -110,7 +113,7 @@ export const run = <E, R>(
 ): Effect.Effect<never, E | SubscribeError, R | Ledger | LedgerStore | ConsumerStore> =>
   Effect.flatMap(
     Effect.all({ ledger: Ledger, store: LedgerStore, consumers: ConsumerStore }),
-    (services) => internal.run(services, options)
+    (services) => Effect.flatMap(Effect.suspend(() => check(options)), (setting) => internal.run(services, setting))
   )
 
 /**
@@ -124,7 +127,7 @@ export const status: Effect.Effect<ReadonlyArray<Status>, StoreError, LedgerStor
     const store = yield* LedgerStore
     const consumers = yield* (yield* ConsumerStore).consumers
     const head = yield* store.head
-    return consumers.map((consumer) => ({ ...consumer, lag: Math.max(0, head.offset - consumer.offset) }))
+    return consumers.map((consumer) => Object.assign({ lag: Math.max(0, head.offset - consumer.offset) }, consumer))
   }
 )
 
@@ -157,7 +160,7 @@ export const replay = <E, R>(
 > =>
   Effect.flatMap(
     Effect.all({ ledger: Ledger, store: LedgerStore, consumers: ConsumerStore }),
-    (services) => internal.replay(services, options)
+    (services) => internal.replay(services, work(options))
   )
 
 /**
@@ -172,3 +175,42 @@ export const reset = (name: string): Effect.Effect<void, ConsumerActive | StoreE
     (consumers) =>
       Effect.flatMap(consumers.forget(name), (forgotten) => forgotten ? Effect.void : new ConsumerActive({ name }))
   )
+
+const work = <E, R>(
+  { delivery, handler, name, retry }: Pick<Options<E, R>, "name" | "handler" | "delivery" | "retry">
+): internal.Work<E, R> => ({ name, handler, retry, exactlyOnce: delivery === "exactlyOnce" })
+
+const check = <E, R>(options: Options<E, R>): Effect.Effect<internal.Setting<E, R>, InvalidQuery> =>
+  Effect.gen(function*() {
+    const { after = 0, batch = 100, filter, groups = 1, lease = "15 seconds", name, onFailure } = options
+    const badName = Fields.name(name)
+    if (badName !== undefined) return yield* new InvalidQuery({ path: "name", reason: badName })
+    yield* count("batch", batch, 10_000)
+    yield* count("groups", groups, 1024)
+    yield* checkSubscription({ after, filter })
+    const millis = Option.getOrElse(Option.map(Duration.decodeUnknown(lease), Duration.toMillis), () => 0)
+    if (!(millis >= minLease && millis <= maxLease)) {
+      return yield* new InvalidQuery({
+        path: "lease",
+        reason: `expected a duration from ${minLease} milliseconds to a day`
+      })
+    }
+    return {
+      ...work(options),
+      after,
+      batch,
+      filter,
+      groups,
+      deadLetters: onFailure === "deadLetter",
+      leaseMillis: Math.ceil(millis * 0.75),
+      tick: Duration.millis(millis / 4)
+    }
+  })
+
+const minLease = 100
+const maxLease = 86_400_000
+
+const count = (path: string, value: number, max: number): Effect.Effect<void, InvalidQuery> =>
+  Number.isInteger(value) && value >= 1 && value <= max
+    ? Effect.void
+    : new InvalidQuery({ path, reason: `expected a whole number from 1 to ${max}` })

@@ -26,6 +26,7 @@ afterAll(async () => {
 
 suite("Postgres", {
   layer: () => ledger(newSchema()),
+  consumers: () => ledger(newSchema()),
   stored: () => ledger(newSchema()),
   client: () => {
     const schema = newSchema()

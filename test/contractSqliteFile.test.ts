@@ -14,6 +14,7 @@ const newFile = () => Path.join(directory, `${++files}.db`)
 
 suite("SQLite file", {
   layer: () => SqliteLedger.layerFile(newFile()),
+  consumers: () => SqliteLedger.layerFile(newFile()),
   stored: () => SqliteLedger.layerFile(newFile()),
   client: () => sqliteClient(newFile())
 })

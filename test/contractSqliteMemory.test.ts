@@ -4,5 +4,6 @@ import { sqliteClient } from "./support/contractSqlite.js"
 
 suite("SQLite in memory", {
   layer: () => SqliteLedger.layerFile(":memory:"),
+  consumers: () => SqliteLedger.layerFile(":memory:"),
   client: () => sqliteClient(":memory:")
 })

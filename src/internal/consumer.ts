@@ -5,7 +5,7 @@ import type * as Chunk from "effect/Chunk"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
@@ -14,7 +14,6 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
 import { hostname } from "node:os"
-import type { Options } from "../Consumer.js"
 import type { ConsumerStore, Lease, Position } from "../ConsumerStore.js"
 import type { RecordedEvent } from "../Event.js"
 import type { Followed, Ledger } from "../Ledger.js"
@@ -28,15 +27,33 @@ import {
 } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import type { LedgerStore } from "../LedgerStore.js"
-import * as Fields from "./fields.js"
+import type { After, Filters } from "../Query.js"
 import { patiently } from "./patiently.js"
 import { positionAt, positionOf, verify } from "./position.js"
-import { checkSubscription } from "./query.js"
 
 export interface Services {
   readonly ledger: Context.Tag.Service<Ledger>
   readonly store: Context.Tag.Service<LedgerStore>
   readonly consumers: Context.Tag.Service<ConsumerStore>
+}
+
+/** What a consumer was told, checked. */
+export interface Setting<E, R> extends Work<E, R> {
+  readonly filter: Filters | undefined
+  readonly after: After
+  readonly batch: number
+  readonly groups: number
+  readonly deadLetters: boolean
+  /** For so long a lease is given; its holder renews it, and others ask for it, each `tick`: together that is the lease. */
+  readonly leaseMillis: number
+  readonly tick: Duration.Duration
+}
+
+export interface Work<E, R> {
+  readonly name: string
+  readonly handler: (event: RecordedEvent) => Effect.Effect<unknown, E, R>
+  readonly exactlyOnce: boolean
+  readonly retry: Schedule.Schedule<unknown, E, R> | undefined
 }
 
 /** This process gives the partition up, for now. */
@@ -51,11 +68,10 @@ class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{
 
 export const run = <E, R>(
   services: Services,
-  options: Options<E, R>
+  setting: Setting<E, R>
 ): Effect.Effect<never, E | SubscribeError, R> =>
   Effect.gen(function*() {
     const { consumers } = services
-    const setting = yield* Effect.suspend(() => check(options))
     const { groups, name } = setting
     const member = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`
     const failed = yield* Deferred.make<never, E | SubscribeError>()
@@ -171,7 +187,7 @@ const partition = <E, R>(
       Effect.zipRight(
         Effect.forEach(events, (event, index) =>
           Effect.catchIf(retrying(setting, attempt(event)), isHandlerFailed<E>, (failure) =>
-            setting.onFailure === "deadLetter"
+            setting.deadLetters
               ? patiently(bury(failure))
               : Effect.zipRight(
                 // those before it succeeded
@@ -217,12 +233,12 @@ const partition = <E, R>(
           (error): Effect.Effect<void, E | Yielded | Exclude<StoreError, Away>> =>
             !isHandlerFailed<E>(error)
               ? Effect.fail(error)
-              : setting.onFailure === "deadLetter"
+              : setting.deadLetters
               ? fenced(events[0], bury(error))
               : Effect.failCause(error.cause)
         )
 
-    const handle = setting.delivery === "exactlyOnce" ? exactlyOnce : atLeastOnce
+    const handle = setting.exactlyOnce ? exactlyOnce : atLeastOnce
 
     const turns = Effect.unsafeMakeSemaphore(1)
     const deal = (told: Chunk.Chunk<Followed>) =>
@@ -257,7 +273,7 @@ const partition = <E, R>(
     )
     const beat = Effect.flatMap(turns.withPermitsIfAvailable(1)(rest), (rested) =>
       // in a transaction the lease's row is locked: nobody can take it
-      Option.isSome(rested) || setting.delivery === "exactlyOnce" ? Effect.void : renew)
+      Option.isSome(rested) || setting.exactlyOnce ? Effect.void : renew)
     const heartbeat = Effect.forever(Effect.zipRight(Effect.sleep(setting.tick), beat))
 
     yield* ledger.follow({
@@ -278,10 +294,10 @@ const partition = <E, R>(
 
 export const replay = <E, R>(
   { consumers, ledger, store }: Services,
-  options: Pick<Options<E, R>, "name" | "handler" | "delivery" | "retry">
+  work: Work<E, R>
 ): Effect.Effect<{ readonly handled: number; readonly failed: number }, ReadError, R> =>
   Effect.gen(function*() {
-    const { name } = options
+    const { name } = work
     let handled = 0
     let failed = 0
     for (let after = 0;;) {
@@ -291,14 +307,14 @@ export const replay = <E, R>(
         after = offset
         const event = yield* Stream.runHead(ledger.read({ after: offset - 1, through: offset }))
         if (Option.isNone(event)) continue
-        const attempt = attemptWith(options, event.value)
-        const settled = yield* (options.delivery === "exactlyOnce"
+        const attempt = attemptWith(work, event.value)
+        const settled = yield* (work.exactlyOnce
           // who removes it handles it
           ? retrying(
-            options,
+            work,
             store.transaction(Effect.tap(consumers.settle(name, offset), (found) => found ? attempt : Effect.void))
           )
-          : Effect.zipRight(retrying(options, attempt), consumers.settle(name, offset))).pipe(
+          : Effect.zipRight(retrying(work, attempt), consumers.settle(name, offset))).pipe(
             Effect.catchIf(isHandlerFailed<E>, ({ cause }) => {
               failed++
               return Effect.as(consumers.failAgain(name, offset, reasonOf(cause)), false)
@@ -309,44 +325,10 @@ export const replay = <E, R>(
     }
   })
 
-interface Setting<E, R> extends Options<E, R> {
-  readonly batch: number
-  readonly groups: number
-  /** For so long a lease is given; its holder renews it, and others ask for it, each `tick`: together that is the lease. */
-  readonly leaseMillis: number
-  readonly tick: Duration.Duration
-}
-
-const check = <E, R>(options: Options<E, R>): Effect.Effect<Setting<E, R>, InvalidQuery> => {
-  const count = (path: string, value: number, max: number) =>
-    Number.isInteger(value) && value >= 1 && value <= max
-      ? Effect.succeed(value)
-      : new InvalidQuery({ path, reason: `expected a whole number from 1 to ${max}` })
-  return Effect.gen(function*() {
-    const badName = Fields.name(options.name)
-    if (badName !== undefined) return yield* new InvalidQuery({ path: "name", reason: badName })
-    const batch = yield* count("batch", options.batch ?? 100, 10_000)
-    const groups = yield* count("groups", options.groups ?? 1, 1024)
-    yield* checkSubscription({ after: options.after, filter: options.filter })
-    const lease = Duration.decodeUnknown(options.lease ?? "15 seconds")
-    const millis = Option.match(lease, { onNone: () => 0, onSome: Duration.toMillis })
-    if (!(millis >= minLease && millis <= maxLease)) {
-      return yield* new InvalidQuery({
-        path: "lease",
-        reason: `expected a duration from ${minLease} milliseconds to a day`
-      })
-    }
-    return { ...options, batch, groups, leaseMillis: Math.ceil(millis * 0.75), tick: Duration.millis(millis / 4) }
-  })
-}
-
-const minLease = 100
-const maxLease = 86_400_000
-
 /** Where a consumer begins that was never run. */
 const beginning = <E, R>(
   store: Services["store"],
-  { after = 0 }: Setting<E, R>
+  { after }: Setting<E, R>
 ): Effect.Effect<Position, Exclude<StoreError, StoreUnavailable>> =>
   Effect.map(patiently(store.head), ({ incarnation }) => {
     const cursor = typeof after === "number" ? { after } : after
@@ -354,7 +336,7 @@ const beginning = <E, R>(
   })
 
 const attemptWith = <E, R>(
-  { handler }: Pick<Options<E, R>, "handler">,
+  { handler }: Work<E, R>,
   event: RecordedEvent
 ): Effect.Effect<void, HandlerFailed<E>, R> =>
   Effect.suspend(() => handler(event)).pipe(
@@ -370,7 +352,7 @@ const isHandlerFailed = <E>(error: unknown): error is HandlerFailed<E> => error 
 
 /** Tries again as the schedule says, when the handler failed with an error. */
 const retrying = <A, E, E2, R, R2>(
-  { retry }: Pick<Options<E, R>, "retry">,
+  { retry }: Work<E, R>,
   effect: Effect.Effect<A, HandlerFailed<E> | E2, R2>
 ): Effect.Effect<A, HandlerFailed<E> | E2, R | R2> =>
   retry === undefined ? effect : Effect.retry(effect, {

@@ -88,7 +88,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
     rows = before.rows
     offsets = before.offsets
     runs = before.runs
-    for (const { id, runId } of rows.splice(length).reverse()) {
+    for (const { id, runId } of rows.splice(length).toReversed()) {
       offsets.delete(id)
       const run = runs.get(runId)!
       run.pop()
@@ -152,7 +152,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
               const isCommitted = Exit.isSuccess(exit)
               if (!isCommitted) rollBack(before)
               committed = undefined
-              for (const settle of settles.splice(0).reverse()) settle(isCommitted)
+              for (const settle of settles.splice(0).toReversed()) settle(isCommitted)
             })
         ))
       )

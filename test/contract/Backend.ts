@@ -26,14 +26,17 @@ export type Services = Ledger | LedgerAdmin | LedgerStore
  *   same events, at the same time or later. Left out where a ledger ends with its Layer
  * - `client`: a new, empty ledger each call, together with the caller's own connection to the database that it stands
  *   on. Left out where there is no such thing
+ * - `consumers`: as `layer`, with the store that consumers and projections keep their checkpoints in; where it is given,
+ *   the ledgers of `stored` and `client` have one too
  *
  * @since 0.1.0
  * @category models
  */
 export interface Backend {
-  readonly layer: () => Layer.Layer<Services | ConsumerStore, unknown>
-  readonly stored?: (() => Layer.Layer<Services | ConsumerStore, unknown>) | undefined
-  readonly client?: (() => Layer.Layer<Services | ConsumerStore | Client, unknown>) | undefined
+  readonly layer: () => Layer.Layer<Services, unknown>
+  readonly stored?: (() => Layer.Layer<Services, unknown>) | undefined
+  readonly client?: (() => Layer.Layer<Services | Client, unknown>) | undefined
+  readonly consumers?: (() => Layer.Layer<Services | ConsumerStore, unknown>) | undefined
 }
 
 /**

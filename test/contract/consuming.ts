@@ -22,8 +22,6 @@ class Refused extends Data.TaggedError("Refused")<{ readonly offset: number }> {
 const lease = "400 millis"
 const deliveries: ReadonlyArray<Consumer.Delivery> = ["atLeastOnce", "exactlyOnce"]
 
-const opened = (layer: Layer.Layer<Services | ConsumerStore, unknown>) => open(layer)
-
 /** Waits until it is so. */
 const until = (condition: () => boolean) => eventually(Effect.void, condition)
 
@@ -55,18 +53,18 @@ const consume = <R>(
   })
 
 const inContext = <A, E, R>(
-  { context }: { readonly context: Context.Context<Services | ConsumerStore> },
+  { context }: { readonly context: Context.Context<Services> },
   effect: Effect.Effect<A, E, R>
-) => Effect.provide(effect as Effect.Effect<A, E, Services | ConsumerStore>, context)
+) => Effect.provide(effect as Effect.Effect<A, E, Services>, context)
 
 const offsets = (seen: ReadonlyArray<RecordedEvent>): ReadonlyArray<number> => seen.map(({ offset }) => offset)
 
-export const consuming = (backend: Backend): void => {
+export const consuming = (backend: Backend, consumers: () => Layer.Layer<Services | ConsumerStore, unknown>): void => {
   for (const delivery of deliveries) {
     describe(delivery, () => {
       it.scopedLive("goes on where it stopped", () =>
         Effect.gen(function*() {
-          const handle = yield* opened(backend.layer())
+          const handle = yield* open(consumers())
           yield* handle.ledger.appendAll(events(250, "past"))
           const first = yield* consume(handle, { delivery })
           yield* until(() => first.seen.length === 250)
@@ -82,7 +80,7 @@ export const consuming = (backend: Backend): void => {
 
       it.scopedLive("a handler that fails is tried again, and its events are seen in order", () =>
         Effect.gen(function*() {
-          const handle = yield* opened(backend.layer())
+          const handle = yield* open(consumers())
           yield* handle.ledger.appendAll(events(10))
           let tries = 0
           const { seen } = yield* consume(handle, {
@@ -98,7 +96,7 @@ export const consuming = (backend: Backend): void => {
 
       it.scopedLive("it stops at an event that keeps failing, and what was before it is not handled again", () =>
         Effect.gen(function*() {
-          const handle = yield* opened(backend.layer())
+          const handle = yield* open(consumers())
           yield* handle.ledger.appendAll(events(10))
           const refuse = (one: RecordedEvent) => one.offset === 4 ? new Refused({ offset: 4 }) : Effect.void
           const first = yield* consume(handle, { delivery, handler: refuse })
@@ -112,7 +110,7 @@ export const consuming = (backend: Backend): void => {
 
       it.scopedLive("dead letters are recorded, passed over, and handled later", () =>
         Effect.gen(function*() {
-          const handle = yield* opened(backend.layer())
+          const handle = yield* open(consumers())
           yield* handle.ledger.appendAll(events(10))
           const refuse = (one: RecordedEvent) =>
             one.offset % 4 === 0 ? new Refused({ offset: one.offset }) : Effect.void
@@ -139,7 +137,7 @@ export const consuming = (backend: Backend): void => {
 
       it.scopedLive("one of several is active, and another takes over when it ends", () =>
         Effect.gen(function*() {
-          const handle = yield* opened(backend.layer())
+          const handle = yield* open(consumers())
           yield* handle.ledger.appendAll(events(20))
           const first = yield* consume(handle, { delivery })
           yield* until(() => first.seen.length === 20)
@@ -156,7 +154,7 @@ export const consuming = (backend: Backend): void => {
 
       it.scopedLive("a log that was reset is refused before anything is handled", () =>
         Effect.gen(function*() {
-          const handle = yield* opened(backend.layer())
+          const handle = yield* open(consumers())
           yield* handle.ledger.appendAll(events(5))
           const first = yield* consume(handle, { delivery })
           yield* until(() => first.seen.length === 5)
@@ -175,10 +173,10 @@ export const consuming = (backend: Backend): void => {
 
   it.scopedLive("a log with another event at the checkpoint is refused, though its incarnation is the same", () =>
     Effect.gen(function*() {
-      const handle = yield* opened(backend.layer())
+      const handle = yield* open(consumers())
       yield* handle.ledger.appendAll(events(5))
-      const consumers = Context.get(handle.context, ConsumerStore)
-      const acquired = yield* consumers.acquire({
+      const store = Context.get(handle.context, ConsumerStore)
+      const acquired = yield* store.acquire({
         name: "reader",
         partition: 0,
         partitions: 1,
@@ -188,8 +186,8 @@ export const consuming = (backend: Backend): void => {
       if (acquired._tag !== "Acquired") return expect.fail("not acquired")
       const incarnation = yield* handle.ledger.incarnation
       // as a backup leaves it that was restored, and appended to since
-      yield* consumers.save(acquired.lease, { incarnation, offset: 3, digest: "0".repeat(64) }, 1)
-      yield* consumers.release(acquired.lease)
+      yield* store.save(acquired.lease, { incarnation, offset: 3, digest: "0".repeat(64) }, 1)
+      yield* store.release(acquired.lease)
       const { fiber, seen } = yield* consume(handle)
       const error = yield* failure(Fiber.join(fiber))
       expect(error).toMatchObject({ _tag: "LedgerReplaced", expected: incarnation, found: incarnation })
@@ -199,7 +197,7 @@ export const consuming = (backend: Backend): void => {
 
   it.scopedLive("a checkpoint passes over what the filter keeps back", () =>
     Effect.gen(function*() {
-      const handle = yield* opened(backend.layer())
+      const handle = yield* open(consumers())
       yield* handle.ledger.append(event("one", { actor: "bob" }))
       yield* handle.ledger.appendAll(events(500))
       const { seen } = yield* consume(handle, { filter: { actors: ["bob"] } })
@@ -209,7 +207,7 @@ export const consuming = (backend: Backend): void => {
 
   it.scopedLive("a new name begins where it is told", () =>
     Effect.gen(function*() {
-      const handle = yield* opened(backend.layer())
+      const handle = yield* open(consumers())
       yield* handle.ledger.appendAll(events(10))
       const { seen } = yield* consume(handle, { after: 7 })
       yield* until(() => seen.length === 3)
@@ -220,7 +218,7 @@ export const consuming = (backend: Backend): void => {
 
   it.scopedLive("partitions: each run is handled by one member, in order, and all of them by those that are alive", () =>
     Effect.gen(function*() {
-      const handle = yield* opened(backend.layer())
+      const handle = yield* open(consumers())
       const mixed = (prefix: string) =>
         Array.from({ length: 200 }, (_, n) => event(`${prefix}-${n}`, { runId: `run-${n % 23}` }))
       yield* handle.ledger.appendAll(mixed("past"))
@@ -255,7 +253,7 @@ export const consuming = (backend: Backend): void => {
 
   it.scopedLive("bad options are refused by name", () =>
     Effect.gen(function*() {
-      const handle = yield* opened(backend.layer())
+      const handle = yield* open(consumers())
       const refused = (options: Partial<Consumer.Options<Refused, never>>) =>
         Effect.flatMap(consume(handle, options), ({ fiber }) => failure(Fiber.join(fiber)))
       const path = (path: string) => ({ _tag: "InvalidQuery", path })
@@ -269,7 +267,7 @@ export const consuming = (backend: Backend): void => {
 
   it.scopedLive("a consumer that is run is not reset", () =>
     Effect.gen(function*() {
-      const handle = yield* opened(backend.layer())
+      const handle = yield* open(consumers())
       yield* handle.ledger.append(event("one"))
       const { fiber, seen } = yield* consume(handle)
       yield* until(() => seen.length === 1)
@@ -282,38 +280,38 @@ export const consuming = (backend: Backend): void => {
   describe("the port", () => {
     it.scopedLive("a lease is held, expires, and is fenced", () =>
       Effect.gen(function*() {
-        const handle = yield* opened(backend.layer())
-        const consumers = Context.get(handle.context, ConsumerStore)
+        const handle = yield* open(consumers())
+        const store = Context.get(handle.context, ConsumerStore)
         const acquire = (holder: string, millis: number) =>
-          consumers.acquire({ name: "leased", partition: 0, partitions: 1, holder, millis })
+          store.acquire({ name: "leased", partition: 0, partitions: 1, holder, millis })
         const position = { incarnation: yield* handle.ledger.incarnation, offset: 0, digest: null }
         const first = yield* acquire("first", 200)
         if (first._tag !== "Acquired") return expect.fail("not acquired")
         expect(first.position).toBeNull()
         expect(yield* acquire("second", 60_000)).toStrictEqual({ _tag: "Held" })
-        expect(yield* consumers.save(first.lease, position, 200)).toBe(true)
+        expect(yield* store.save(first.lease, position, 200)).toBe(true)
         const second = yield* eventually(acquire("second", 60_000), ({ _tag }) => _tag === "Acquired")
         if (second._tag !== "Acquired") return expect.fail("not acquired")
         expect(second.position).toStrictEqual(position)
         expect(second.lease.token).toBeGreaterThan(first.lease.token)
-        expect(yield* consumers.save(first.lease, position, 200)).toBe(false)
-        expect(yield* consumers.renew(first.lease, 200)).toBe(false)
-        expect(yield* consumers.bury(first.lease, 1, "reason")).toBe(false)
-        yield* consumers.release(first.lease)
+        expect(yield* store.save(first.lease, position, 200)).toBe(false)
+        expect(yield* store.renew(first.lease, 200)).toBe(false)
+        expect(yield* store.bury(first.lease, 1, "reason")).toBe(false)
+        yield* store.release(first.lease)
         expect(yield* acquire("third", 200)).toStrictEqual({ _tag: "Held" })
-        expect(yield* consumers.renew(second.lease, 60_000)).toBe(true)
-        yield* consumers.release(second.lease)
+        expect(yield* store.renew(second.lease, 60_000)).toBe(true)
+        yield* store.release(second.lease)
         expect(yield* acquire("third", 200)).toMatchObject({ _tag: "Acquired" })
-        expect(yield* consumers.acquire({ name: "leased", partition: 2, partitions: 3, holder: "x", millis: 1 }))
+        expect(yield* store.acquire({ name: "leased", partition: 2, partitions: 3, holder: "x", millis: 1 }))
           .toStrictEqual({ _tag: "Divided", partitions: 1 })
       }))
 
     it.scopedLive("a transaction that fails leaves nothing, and nobody else sees what is not committed", () =>
       Effect.gen(function*() {
-        const handle = yield* opened(backend.layer())
+        const handle = yield* open(consumers())
         yield* handle.ledger.appendAll(events(3))
-        const consumers = Context.get(handle.context, ConsumerStore)
-        const acquired = yield* consumers.acquire({
+        const store = Context.get(handle.context, ConsumerStore)
+        const acquired = yield* store.acquire({
           name: "fenced",
           partition: 0,
           partitions: 1,
@@ -323,15 +321,15 @@ export const consuming = (backend: Backend): void => {
         if (acquired._tag !== "Acquired") return expect.fail("not acquired")
         const incarnation = yield* handle.ledger.incarnation
         const work = Effect.zipRight(
-          consumers.save(acquired.lease, { incarnation, offset: 3, digest: "0".repeat(64) }, 60_000),
+          store.save(acquired.lease, { incarnation, offset: 3, digest: "0".repeat(64) }, 60_000),
           handle.ledger.appendAll(events(4, "inside"))
         )
         const inside = Effect.zipRight(work, handle.ledger.latestOffset)
         expect(yield* failure(handle.store.transaction(Effect.zipRight(inside, Effect.fail("undo"))))).toBe("undo")
         expect(yield* handle.ledger.latestOffset).toBe(3)
-        expect(yield* consumers.consumers).toMatchObject([{ name: "fenced", offset: 0, holder: "first" }])
+        expect(yield* store.consumers).toMatchObject([{ name: "fenced", offset: 0, holder: "first" }])
         expect(yield* handle.store.transaction(inside)).toBe(7)
-        expect(yield* consumers.consumers).toMatchObject([{ name: "fenced", offset: 3 }])
+        expect(yield* store.consumers).toMatchObject([{ name: "fenced", offset: 3 }])
         expect(yield* handle.ledger.latestOffset).toBe(7)
         const stopped = yield* Effect.makeLatch()
         const endless = yield* Effect.fork(
@@ -373,13 +371,16 @@ export const consuming = (backend: Backend): void => {
     it.scopedLive("another handle takes over from one that died without a word", () =>
       Effect.gen(function*() {
         const layer = stored()
-        const other = yield* opened(layer)
+        const other = yield* open(layer)
         yield* other.ledger.appendAll(events(30))
         const scope = yield* Scope.make()
-        const dying = yield* Scope.extend(opened(layer), scope)
+        const dying = yield* Scope.extend(open(layer), scope)
         // what a process leaves that was killed: a lease, and a checkpoint
-        const consumers = Context.get(dying.context, ConsumerStore)
-        const acquired = yield* consumers.acquire({
+        const store = Context.get(
+          dying.context as Context.Context<never> as Context.Context<ConsumerStore>,
+          ConsumerStore
+        )
+        const acquired = yield* store.acquire({
           name: "reader",
           partition: 0,
           partitions: 1,

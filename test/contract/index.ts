@@ -49,8 +49,11 @@ export const suite = (name: string, backend: Backend): void => {
     describe("input", () => input(backend))
     describe("composition", () => composition(backend))
     describe("subscribing", () => subscribing(backend))
-    describe("consuming", () => consuming(backend))
-    describe("projecting", () => projecting(backend))
+    if (backend.consumers !== undefined) {
+      const { consumers } = backend
+      describe("consuming", () => consuming(backend, consumers))
+      describe("projecting", () => projecting(consumers))
+    }
     if (backend.stored !== undefined) {
       const { stored: layer } = backend
       describe("several handles", () => stored(layer))

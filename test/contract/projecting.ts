@@ -4,13 +4,14 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ConsumerStore } from "../../src/ConsumerStore.js"
 import type { RecordedEvent } from "../../src/Event.js"
 import * as Projection from "../../src/Projection.js"
-import type { Backend, Services } from "./Backend.js"
+import type { Services } from "./Backend.js"
 import { event, events } from "./fixtures.js"
 import { collect, eventually, failure, open } from "./handle.js"
 
@@ -43,10 +44,10 @@ const mixed = (count: number, prefix: string) =>
       kind: n % 4 === 0 ? "agent.thought" : "agent.spoke"
     }))
 
-export const projecting = (backend: Backend): void => {
+export const projecting = (layer: () => Layer.Layer<Services | ConsumerStore, unknown>): void => {
   it.scopedLive("in memory: follows the log, and a receipt's offset can be waited for", () =>
     Effect.gen(function*() {
-      const handle = yield* open(backend.layer())
+      const handle = yield* open(layer())
       yield* handle.ledger.appendAll(mixed(2500, "past"))
       const live = yield* provide(handle, Projection.open(said()))
       const after = yield* live.awaitOffset(2500)
@@ -62,7 +63,7 @@ export const projecting = (backend: Backend): void => {
 
   it.scopedLive("changes give what is, then what becomes of it, and a slow reader the latest", () =>
     Effect.gen(function*() {
-      const handle = yield* open(backend.layer())
+      const handle = yield* open(layer())
       const live = yield* provide(handle, Projection.open(said()))
       const read = yield* Effect.makeLatch()
       const reading = yield* live.changes.pipe(
@@ -82,7 +83,7 @@ export const projecting = (backend: Backend): void => {
 
   it.scopedLive("persisted: opens where it was saved, and comes to what a fold in memory comes to", () =>
     Effect.gen(function*() {
-      const handle = yield* open(backend.layer())
+      const handle = yield* open(layer())
       let applied = 0
       const counted = Projection.make({
         ...said(),
@@ -111,7 +112,7 @@ export const projecting = (backend: Backend): void => {
 
   it.scopedLive("a new version is built beside the old one, which is gone when it has caught up", () =>
     Effect.gen(function*() {
-      const handle = yield* open(backend.layer())
+      const handle = yield* open(layer())
       yield* handle.ledger.appendAll(events(30))
       const old = yield* Scope.make()
       const first = yield* provide(
@@ -136,7 +137,7 @@ export const projecting = (backend: Backend): void => {
 
   it.scopedLive("the saved state of another log is refused until it is discarded", () =>
     Effect.gen(function*() {
-      const handle = yield* open(backend.layer())
+      const handle = yield* open(layer())
       yield* handle.ledger.appendAll(events(5))
       const scope = yield* Scope.make()
       const live = yield* provide(handle, Scope.extend(Projection.openPersisted(said()), scope))
@@ -153,7 +154,7 @@ export const projecting = (backend: Backend): void => {
 
   it.scopedLive("what cannot go on fails, for everybody who asks", () =>
     Effect.gen(function*() {
-      const handle = yield* open(backend.layer())
+      const handle = yield* open(layer())
       yield* handle.ledger.appendAll(events(5))
       const failing = Projection.make({
         ...said(),
