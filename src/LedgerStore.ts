@@ -135,7 +135,7 @@ export interface PageRequest {
  * Some of the rows asked for, at least one if there is one before `next`; a store may give fewer than the limit to bound
  * the page's bytes or the work of one statement. `next` is where to go on: the rows not looked at are those above it
  * (below it, backwards); null when there is nothing more. `incarnation` and `head` are those of the log at the moment that
- * the rows were read.
+ * the rows were read, and `digest` is that of the event at the request's `after`, null when there is none.
  *
  * @since 0.1.0
  * @category models
@@ -143,6 +143,7 @@ export interface PageRequest {
 export interface Page {
   readonly incarnation: string
   readonly head: number
+  readonly digest: string | null
   readonly rows: ReadonlyArray<StoredRow>
   readonly next: number | null
 }

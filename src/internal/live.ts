@@ -25,7 +25,7 @@ import type { LedgerStore, StoredRow, StoreFilter } from "../LedgerStore.js"
 import { matches } from "./filter.js"
 import { patiently } from "./patiently.js"
 import type { Cursor } from "./query.js"
-import { decode, offsetOf } from "./row.js"
+import { decode, digestOf, offsetOf } from "./row.js"
 
 export interface Options {
   readonly store: Context.Tag.Service<LedgerStore>
@@ -63,6 +63,10 @@ interface Tail {
   /** Every event up to here is in the log; -1 before the first look. */
   head: number
   incarnation: string
+  /** Of the event at `head`, where it is known: a log that was restored, and has grown again, has another one there. */
+  digest: string | null | undefined
+  /** Grows when the log turns out to be another one. */
+  generation: number
   /** The last of them, in order and without a hole. */
   rows: Array<StoredRow>
   failure: SubscribeError | undefined
@@ -89,14 +93,20 @@ export const make = Effect.fnUntraced(function*(
   const look = (tail: Tail): Effect.Effect<void, StoreError> =>
     Effect.flatMap(
       store.page({ filters: [], after: tail.head, through: Number.MAX_SAFE_INTEGER, backward: false, limit: pageRows }),
-      ({ head, incarnation, next, rows }) => {
-        const replaced = incarnation !== tail.incarnation || head < tail.head
+      ({ digest, head, incarnation, next, rows }) => {
+        const replaced = incarnation !== tail.incarnation || head < tail.head ||
+          (tail.digest !== undefined && digest !== tail.digest)
+        if (replaced) tail.generation++
         const reached = replaced ? head : next ?? head
         // with a hole in them they are of no use: whoever reads the page itself is told of it
         const whole = !replaced && rows.length === reached - tail.head
         tail.rows = whole ? lastOf(tail.rows.concat(rows)) : []
         tail.incarnation = incarnation
         const news = replaced || reached > tail.head
+        if (news) {
+          const last = rows[rows.length - 1]
+          tail.digest = whole && last !== undefined && typeof decode(last) !== "string" ? digestOf(last) : undefined
+        }
         tail.head = reached
         if (news) wakeAll(tail)
         return next === null || replaced ? Effect.void : look(tail)
@@ -104,8 +114,9 @@ export const make = Effect.fnUntraced(function*(
     )
 
   const watch = (tail: Tail): Effect.Effect<void, SubscribeError> =>
-    Effect.flatMap(patiently(store.head), ({ incarnation, offset }) => {
+    Effect.flatMap(patiently(store.head), ({ digest, incarnation, offset }) => {
       tail.incarnation = incarnation
+      tail.digest = digest
       tail.head = offset
       wakeAll(tail)
       return Effect.forever(Effect.zipRight(
@@ -119,7 +130,15 @@ export const make = Effect.fnUntraced(function*(
 
   const tailer = yield* RcRef.make({
     acquire: Effect.gen(function*() {
-      const tail: Tail = { head: -1, incarnation: "", rows: [], failure: undefined, waiting: new Set() }
+      const tail: Tail = {
+        head: -1,
+        incarnation: "",
+        digest: undefined,
+        generation: 0,
+        rows: [],
+        failure: undefined,
+        waiting: new Set()
+      }
       yield* watch(tail).pipe(
         Effect.catchAll((error) =>
           Effect.sync(() => {
@@ -144,7 +163,8 @@ export const make = Effect.fnUntraced(function*(
         const again = Effect.flatMap(news(tail, state), () => step(tail, state))
         if (tail.head < 0) return again
         const incarnation = state.incarnation ?? tail.incarnation
-        if (incarnation !== tail.incarnation) {
+        const { generation } = tail
+        if (incarnation !== tail.incarnation || (state.generation ?? generation) !== generation) {
           return Effect.fail(new LedgerReplaced({ expected: incarnation, found: tail.incarnation, head: tail.head }))
         }
         if (state.after > tail.head) {
@@ -171,12 +191,13 @@ export const make = Effect.fnUntraced(function*(
           return Effect.succeed([Chunk.of(Followed.CaughtUp({ head: tail.head })), {
             ...state,
             incarnation,
+            generation,
             told: true
           }])
         }
         const first = tail.rows[0]
         if (first !== undefined && offsetOf(first) <= state.after + 1) {
-          return Effect.succeed(fromRows(tail, filters, { ...state, incarnation }))
+          return Effect.succeed(fromRows(tail, filters, { ...state, incarnation, generation }))
         }
         const lag = tail.head - state.after
         const head = tail.head
@@ -190,13 +211,19 @@ export const make = Effect.fnUntraced(function*(
                 lag > pageRows ? Chunk.prepend(elements, Followed.Behind({ lag })) : elements,
                 caughtUp ? Chunk.of(Followed.CaughtUp({ head })) : Chunk.empty()
               ),
-              { after, incarnation, failure, told: caughtUp }
+              { after, incarnation, generation, failure, told: caughtUp }
             ] as const
           }
         )
       })
 
-    const start: State = { after: cursor.after, incarnation: cursor.incarnation, failure: undefined, told: false }
+    const start: State = {
+      after: cursor.after,
+      incarnation: cursor.incarnation,
+      generation: undefined,
+      failure: undefined,
+      told: false
+    }
     return Stream.unwrapScoped(
       Effect.map(
         RcRef.get(tailer),
@@ -212,6 +239,7 @@ export const make = Effect.fnUntraced(function*(
 interface State {
   readonly after: number
   readonly incarnation: string | undefined
+  readonly generation: number | undefined
   readonly failure: CorruptEvent | undefined
   /** Whether it was told that this is the head. */
   readonly told: boolean
@@ -243,7 +271,8 @@ const wakeAll = (tail: Tail): void => {
 
 const news = (tail: Tail, state: State): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
-    const replaced = state.incarnation !== undefined && state.incarnation !== tail.incarnation
+    const replaced = state.incarnation !== undefined &&
+      (state.incarnation !== tail.incarnation || (state.generation ?? tail.generation) !== tail.generation)
     if (tail.failure !== undefined || (tail.head >= 0 && (replaced || tail.head !== state.after))) {
       return resume(Effect.void)
     }

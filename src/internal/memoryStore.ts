@@ -116,6 +116,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
         return {
           incarnation,
           head: length,
+          digest: after <= length ? rows[after - 1]?.digest ?? null : null,
           rows: page,
           next: page.length < limit ? null : page[page.length - 1]![0] as number
         }

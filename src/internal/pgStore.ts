@@ -157,11 +157,20 @@ export const make = Effect.fnUntraced(function*(
     page: (request) => {
       const statement = pageStatement(names.events, request, dialect)
       const ask = (rowsText: string) =>
-        read("read", `${sql.headRow} UNION ALL SELECT * FROM (${rowsText}) AS page`, statement.params, (all): Page => {
+        read("read", `${sql.headRow(statement.params.length + 1)} UNION ALL SELECT * FROM (${rowsText}) AS page`, [
+          ...statement.params,
+          request.after
+        ], (all): Page => {
           const rows = all.filter((row) => Number(row[0]) !== 0)
-          const [, incarnation, last] = all.find((row) => Number(row[0]) === 0) ?? []
+          const [, incarnation, last, , digest] = all.find((row) => Number(row[0]) === 0) ?? []
           const head = Number(last ?? 0)
-          return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
+          return {
+            incarnation: String(incarnation),
+            head,
+            digest: digest as string | null,
+            rows,
+            next: nextOf(request, statement, rows, head)
+          }
         })
       return statement.merged
         ? ask(cutStatement(statement))
@@ -279,9 +288,11 @@ const statements = (names: Names, lockTimeout: number) => ({
   head: `SELECT m.incarnation, e."offset", encode(e.digest, 'hex') FROM ${names.meta} AS m LEFT JOIN ` +
     `(SELECT "offset", digest FROM ${names.events} ORDER BY "offset" DESC LIMIT 1) AS e ON true`,
   // one row more, so that the head is that of the rows' own snapshot
-  headRow: `SELECT 0::int8 AS "offset", incarnation, ` +
-    `(SELECT "offset" FROM ${names.events} ORDER BY "offset" DESC LIMIT 1)::text, ` +
-    `${Array.from({ length: 9 }, () => "NULL").join(", ")} FROM ${names.meta}`,
+  headRow: (after: number) =>
+    `SELECT 0::int8 AS "offset", incarnation, ` +
+    `(SELECT "offset" FROM ${names.events} ORDER BY "offset" DESC LIMIT 1)::text, NULL, ` +
+    `(SELECT encode(digest, 'hex') FROM ${names.events} WHERE "offset" = $${after}), ` +
+    `${Array.from({ length: 7 }, () => "NULL").join(", ")} FROM ${names.meta}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = $1`,
   // a skip scan: one index probe a run, however many events it has
   runs: `WITH RECURSIVE run(id) AS (

@@ -3,9 +3,9 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Position } from "../ConsumerStore.js"
 import { fromRecorded, type RecordedEvent } from "../Event.js"
-import { CorruptEvent, LedgerReplaced, type StoreError } from "../LedgerError.js"
+import { LedgerReplaced, type StoreError } from "../LedgerError.js"
 import type { LedgerStore } from "../LedgerStore.js"
-import { decode, encode, FieldIssue } from "./row.js"
+import { encode, FieldIssue } from "./row.js"
 
 type Store = Context.Tag.Service<LedgerStore>
 
@@ -15,28 +15,18 @@ export const positionOf = (incarnation: string, event: RecordedEvent): Position 
 }
 
 /** The position of who has dealt with everything up to the offset. */
-export const positionAt = (store: Store, offset: number): Effect.Effect<Position, CorruptEvent | StoreError> =>
-  Effect.flatMap(
-    store.page({ filters: [], after: Math.max(0, offset - 1), through: offset, backward: false, limit: 1 }),
-    ({ incarnation, rows }): Effect.Effect<Position, CorruptEvent> => {
-      const row = rows[0]
-      if (row === undefined) return Effect.succeed({ incarnation, offset, digest: null })
-      const event = decode(row)
-      return typeof event === "string"
-        ? new CorruptEvent({ offset, reason: event })
-        : Effect.succeed(positionOf(incarnation, event))
-    }
+export const positionAt = (store: Store, offset: number): Effect.Effect<Position, StoreError> =>
+  Effect.map(
+    store.page({ filters: [], after: offset, through: offset, backward: false, limit: 1 }),
+    ({ digest, incarnation }) => ({ incarnation, offset, digest })
   )
 
 /** Fails when the log is not the one in which the position was taken. */
-export const verify = (
-  store: Store,
-  position: Position
-): Effect.Effect<void, LedgerReplaced | CorruptEvent | StoreError> =>
-  Effect.flatMap(store.head, (head) => {
-    const replaced = new LedgerReplaced({ expected: position.incarnation, found: head.incarnation, head: head.offset })
-    if (head.incarnation !== position.incarnation || head.offset < position.offset) return replaced
-    if (position.offset === 0) return Effect.void
-    return Effect.flatMap(positionAt(store, position.offset), (found) =>
-      found.incarnation === position.incarnation && found.digest === position.digest ? Effect.void : replaced)
-  })
+export const verify = (store: Store, position: Position): Effect.Effect<void, LedgerReplaced | StoreError> =>
+  Effect.flatMap(
+    store.page({ filters: [], after: position.offset, through: position.offset, backward: false, limit: 1 }),
+    ({ digest, head, incarnation }) =>
+      incarnation === position.incarnation && head >= position.offset && digest === position.digest
+        ? Effect.void
+        : new LedgerReplaced({ expected: position.incarnation, found: incarnation, head })
+  )

@@ -125,14 +125,15 @@ export const make = Effect.fnUntraced(function*(
     page: (request) =>
       read("read", (db) => {
         for (;;) {
-          const [incarnation, last] = db.values(sql.head)[0] as StoredRow
+          const [incarnation, last, digest] = db.values(sql.pageHead, [request.after])[0] as StoredRow
           const head = Number(last ?? 0)
+          const seen = { incarnation: String(incarnation), head, digest: digest as string | null }
           const through = Math.min(request.through, head)
-          if (through <= request.after) return { incarnation: String(incarnation), head, rows: [], next: null }
+          if (through <= request.after) return { ...seen, rows: [], next: null }
           const { next, rows } = readRows(db, names, { ...request, through })
           // an incarnation never comes back: where it is still the same, no reset came between
           if (db.values(sql.incarnation)[0]?.[0] !== incarnation) continue
-          return { incarnation: String(incarnation), head, rows, next }
+          return { ...seen, rows, next }
         }
       }),
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
@@ -322,6 +323,8 @@ const statements = (names: Names) => ({
   head:
     `SELECT m.incarnation, e."offset", nullif(lower(hex(e.digest)), '') FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +
     `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,
+  pageHead: `SELECT incarnation, (SELECT max("offset") FROM ${names.events}), ` +
+    `(SELECT lower(hex(digest)) FROM ${names.events} WHERE "offset" = ?) FROM ${names.meta}`,
   last: `SELECT max("offset") FROM ${names.events}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = ?`,
   known: memoize((count) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`),

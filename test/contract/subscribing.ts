@@ -13,7 +13,7 @@ import { LedgerStore } from "../../src/LedgerStore.js"
 import * as StoreLedger from "../../src/StoreLedger.js"
 import { type Backend, Client } from "./Backend.js"
 import { event, events } from "./fixtures.js"
-import { collect, expectEvents, failure, type Handle, open, recordedAt, type Store } from "./handle.js"
+import { collect, eventually, expectEvents, failure, type Handle, open, recordedAt, type Store } from "./handle.js"
 
 /** Waits for no hint and no second: what is under test has to notice by itself. */
 const impatient = (store: Store, change: Partial<Store> = {}) =>
@@ -152,6 +152,35 @@ export const subscribing = (backend: Backend): void => {
       expect(yield* reading).toMatchObject({ _tag: "LedgerReplaced", found: yield* handle.ledger.incarnation })
     }))
 
+  it.scopedLive("law 15: a log that was restored and has grown again, with the same incarnation, fails LedgerReplaced", () =>
+    Effect.gen(function*() {
+      const before = yield* open(backend.layer())
+      const after = yield* open(backend.layer())
+      yield* before.ledger.appendAll(events(5))
+      // the backup had three of them
+      yield* after.ledger.appendAll([...events(3), ...events(4, "other")])
+      let store = before.store
+      const incarnation = "the same"
+      const reader = yield* open(impatient(before.store, {
+        page: (request) => Effect.map(store.page(request), (page) => Object.assign({}, page, { incarnation })),
+        head: Effect.suspend(() => Effect.map(store.head, (head) => Object.assign({}, head, { incarnation })))
+      }))
+      const caughtUp = yield* Effect.makeLatch()
+      const seen: Array<string> = []
+      const reading = yield* reader.ledger.follow().pipe(
+        Stream.runForEach((one) => {
+          if (one._tag === "Recorded") seen.push(one.event.id)
+          return one._tag === "CaughtUp" ? caughtUp.open : Effect.void
+        }),
+        failure,
+        Effect.fork
+      )
+      yield* caughtUp.await
+      store = after.store
+      expect(yield* reading).toMatchObject({ _tag: "LedgerReplaced", expected: incarnation, found: incarnation })
+      expect(seen).toStrictEqual(events(5).map(({ id }) => id))
+    }))
+
   it.scopedLive("law 15: bad options are refused by name", () =>
     Effect.gen(function*() {
       const { ledger } = yield* open(backend.layer())
@@ -217,8 +246,10 @@ export const subscribing = (backend: Backend): void => {
       yield* reader.ledger.appendAll(events(10))
       yield* half.await
       away = true
+      // so that no look is on its way that could see what comes
+      yield* eventually(Effect.void, () => refused >= 1)
       yield* reader.ledger.appendAll(events(10, "later"))
-      yield* Effect.repeat(Effect.sleep("5 millis"), { until: () => refused >= 3 })
+      yield* eventually(Effect.void, () => refused >= 3)
       away = false
       expectEvents(yield* reading, recordedAt(1, [...events(10), ...events(10, "later")]))
       expect(lines.filter((line) => line.includes("is away"))).toHaveLength(1)
