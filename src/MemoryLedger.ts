@@ -21,7 +21,9 @@ const stores: Layer.Layer<LedgerStore | ConsumerStore> = Layer.syncContext(memor
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore> = StoreLedger.layer.pipe(
+export const layer: Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore> = StoreLedger.layerWith({
+  cacheBytes: Infinity
+}).pipe(
   Layer.provideMerge(stores)
 )
 
@@ -48,6 +50,6 @@ export const layerWith = (
   options: StoreLedger.Options & { readonly events?: Iterable<Event> | undefined }
 ): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, AppendError> =>
   Layer.effectDiscard(appendAll(options.events ?? [])).pipe(
-    Layer.provideMerge(StoreLedger.layerWith(options)),
+    Layer.provideMerge(StoreLedger.layerWith({ cacheBytes: Infinity, ...options })),
     Layer.provideMerge(stores)
   )

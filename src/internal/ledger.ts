@@ -25,11 +25,13 @@ import * as GroupCommit from "./groupCommit.js"
 import * as Live from "./live.js"
 import { checkCondition, type CheckedQuery, checkId, checkQuery, checkSubscription } from "./query.js"
 import { decode, encode, FieldIssue, isRecordOf, offsetOf, sameContent } from "./row.js"
+import * as Suffix from "./suffix.js"
 
 export interface Options {
   readonly maxPayloadBytes?: number | undefined
   readonly commitTimeout?: Duration.DurationInput | undefined
   readonly pollInterval?: Duration.DurationInput | undefined
+  readonly cacheBytes?: number | undefined
 }
 
 type Store = Context.Tag.Service<LedgerStore>
@@ -77,11 +79,58 @@ export const make = Effect.fnUntraced(function*(
         })
       ))
 
-  const readPage = (
-    checked: CheckedQuery,
-    state: ReadState
-  ): Effect.Effect<readonly [Chunk.Chunk<RecordedEvent>, Option.Option<ReadState>], ReadError> => {
-    if (state.failure !== undefined) return state.failure
+  const suffix = Suffix.make(options.cacheBytes ?? 2 ** 24)
+
+  const readPage = (checked: CheckedQuery, state: ReadState): Effect.Effect<PageRead, ReadError> =>
+    state.failure !== undefined ?
+      state.failure
+      : checked.filters.length > 0 || checked.backward ?
+      readStored(checked, state, false)
+      // what a transaction reads may never be committed
+      : Effect.flatMap(
+        store.inTransaction,
+        (inTransaction) =>
+          !inTransaction && suffix.covers(state.after)
+            ? readKept(checked, state)
+            : readStored(checked, state, !inTransaction)
+      )
+
+  /** From the suffix, if the store says that it is still right. */
+  const readKept = (checked: CheckedQuery, state: ReadState): Effect.Effect<PageRead, ReadError> => {
+    const end = suffix.end()
+    const page = store.page({
+      filters: [],
+      after: end,
+      through: Number.MAX_SAFE_INTEGER,
+      backward: false,
+      limit: pageRows
+    })
+    return Effect.flatMap(page, (page) => {
+      const { head, incarnation, rows } = page
+      // another read may have gone on, or found it wrong, meanwhile
+      if (suffix.end() === end) {
+        if (suffix.continues(page)) {
+          suffix.keep(incarnation, rows, decodeAll(rows, unlimited, end + 1, 1).events.length)
+        } else suffix.drop()
+      }
+      const expected = state.incarnation ?? checked.cursor.incarnation ?? incarnation
+      if (!suffix.covers(state.after) || expected !== incarnation) return readStored(checked, state, true)
+      const through = Math.min(state.through, head)
+      const events = suffix.slice(state.after, Math.min(through, suffix.end(), state.after + state.left))
+      const after = state.after + events.length
+      const left = state.left - events.length
+      return Effect.succeed(
+        [
+          Chunk.unsafeFromArray(events),
+          after < through && left > 0
+            ? Option.some({ incarnation, failure: undefined, left, after, through })
+            : Option.none()
+        ] as const
+      )
+    })
+  }
+
+  const readStored = (checked: CheckedQuery, state: ReadState, keep: boolean): Effect.Effect<PageRead, ReadError> => {
     const page = store.page({
       filters: checked.filters,
       after: state.after,
@@ -98,6 +147,7 @@ export const make = Effect.fnUntraced(function*(
       const dense = checked.filters.length === 0 ? (checked.backward ? through : state.after + 1) : undefined
       const decoded = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
       const { events } = decoded
+      if (keep) suffix.keep(incarnation, rows, events.length)
       const left = state.left - events.length
       const whole = checked.backward ? through - (next ?? state.after + 1) + 1 : (next ?? through) - state.after
       const failure = dense !== undefined && decoded.failure === undefined && left > 0 && events.length < whole
@@ -208,6 +258,8 @@ export const make = Effect.fnUntraced(function*(
     admin: { reset: Effect.tap(store.reset, () => Effect.sync(live.hint)) }
   }
 })
+
+type PageRead = readonly [Chunk.Chunk<RecordedEvent>, Option.Option<ReadState>]
 
 /** Where a read stands, between two pages. */
 interface ReadState {

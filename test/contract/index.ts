@@ -11,6 +11,7 @@ import { consuming } from "./consuming.js"
 import { divergence } from "./divergence.js"
 import { identity } from "./identity.js"
 import { input } from "./input.js"
+import { keepingAtHand } from "./keeping.js"
 import { order } from "./order.js"
 import { projecting } from "./projecting.js"
 import { query } from "./query.js"
@@ -44,6 +45,7 @@ export const suite = (name: string, backend: Backend): void => {
     describe("divergence", () => divergence(backend))
     describe("order", () => order(backend))
     describe("reading", () => reading(backend))
+    describe("keeping at hand", () => keepingAtHand(backend))
     describe("query", () => query(backend))
     describe("condition", () => condition(backend))
     describe("input", () => input(backend))
