@@ -1,4 +1,11 @@
 /**
+ * The import of a database that the ancestor wrote, the Python `SqlAlchemyLedger` or `SQLiteLedger`.
+ *
+ * @since 0.1.0
+ */
+export * as Ancestor from "./Ancestor.js"
+
+/**
  * The event: an immutable envelope round a JSON payload.
  *
  * @since 0.1.0
@@ -60,3 +67,10 @@ export * as Query from "./Query.js"
  * @since 0.1.0
  */
 export * as StoreLedger from "./StoreLedger.js"
+
+/**
+ * Traces: events as JSON Lines, to keep, to hand on, and to read back into any ledger.
+ *
+ * @since 0.1.0
+ */
+export * as Trace from "./Trace.js"
