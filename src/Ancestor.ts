@@ -13,6 +13,7 @@ import { type AncestorRow, columns, type Source } from "./internal/ancestor.js"
 import * as Backend from "./internal/backend.js"
 import * as Importer from "./internal/importer.js"
 import { JsonRefusal, parseJson } from "./internal/jsonText.js"
+import { FieldIssue } from "./internal/row.js"
 import { eventOf } from "./internal/traceLine.js"
 import { Ledger } from "./Ledger.js"
 import { CorruptEvent, type DriverMissing, type IncompatibleStore, type StoreError } from "./LedgerError.js"
@@ -186,9 +187,9 @@ function* items(rows: ReadonlyArray<AncestorRow>, bytes: number): Generator<Impo
 const decode = (row: AncestorRow): Event | string => {
   const { offset: _, payload, ...fields } = Object.fromEntries(columns.map((column, index) => [column, row[index]]))
   const object = typeof payload === "string" ? parseJson(payload) : new JsonRefusal("expected JSON text")
-  return object instanceof JsonRefusal
-    ? `payload: ${object.reason}`
-    : eventOf({ ...fields, payload: object }, undefined)
+  if (object instanceof JsonRefusal) return `payload: ${object.reason}`
+  const event = eventOf({ ...fields, payload: object }, undefined)
+  return event instanceof FieldIssue ? `${event.path}: ${event.reason}` : event
 }
 
 const toImported = ({ place, refused, ...counts }: Importer.Tally, head: number): Imported => ({

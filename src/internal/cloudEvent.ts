@@ -113,11 +113,10 @@ const read = (value: Record<string, unknown>): Either.Either<Event, InvalidCloud
     model_profile: given.modelprofile,
     model_id: given.modelid
   }, given.ledgerdigest)
-  if (typeof event !== "string") return Either.right(event)
-  const end = event.indexOf(": ")
-  const path = event.slice(0, end)
+  if (!(event instanceof FieldIssue)) return Either.right(event)
   // the default stands in the actor's place, so that is where it is wrong
-  return wrong(path === "actor" && given.actor === undefined ? "source" : attributeOf(path), event.slice(end + 2))
+  const attribute = event.path === "actor" && given.actor === undefined ? "source" : attributeOf(event.path)
+  return wrong(attribute, event.reason)
 }
 
 const refuse = (id: unknown, attribute: string, reason: string): Either.Either<never, InvalidCloudEvent> =>

@@ -31,15 +31,18 @@ export const readLine = (text: string): Event | string => {
   if (offset !== undefined && !(Number.isSafeInteger(offset) && (offset as number) > 0)) {
     return "offset: expected an integer from 1"
   }
-  return eventOf(fields, digest)
+  const event = eventOf(fields, digest)
+  return event instanceof FieldIssue ? `${event.path}: ${event.reason}` : event
 }
 
 /** The event of fields in their encoded form; those that older writers did not know may be missing. */
-export const eventOf = (fields: Record<string, unknown>, digest: unknown): Event | string => {
+export const eventOf = (fields: Record<string, unknown>, digest: unknown): Event | FieldIssue => {
   const missing = required.find((key) => fields[key] === undefined)
-  if (missing !== undefined) return `${missing}: is missing`
+  if (missing !== undefined) return new FieldIssue(missing, "is missing")
   const time = typeof fields.created_at === "string" ? parseTime(fields.created_at) : undefined
-  if (time === undefined) return "created_at: expected an ISO 8601 date and time in the years 0001 to 9999"
+  if (time === undefined) {
+    return new FieldIssue("created_at", "expected an ISO 8601 date and time in the years 0001 to 9999")
+  }
   const event = {
     id: fields.id,
     runId: fields.run_id,
@@ -54,8 +57,10 @@ export const eventOf = (fields: Record<string, unknown>, digest: unknown): Event
     modelId: fields.model_id ?? null
   } as Event
   const row = rowOf(event)
-  if (row instanceof FieldIssue) return `${encodedPath(row.path)}: ${row.reason}`
-  return digest === undefined || digest === row.digest ? event : "digest: it is not that of the content"
+  if (row instanceof FieldIssue) return new FieldIssue(names[row.path] ?? row.path, row.reason)
+  return digest === undefined || digest === row.digest
+    ? event
+    : new FieldIssue("digest", "is not that of the content")
 }
 
 /** A line, or why it cannot be read. */
@@ -152,8 +157,6 @@ const names: Readonly<Record<string, keyof Encoded>> = {
   modelProfile: "model_profile",
   modelId: "model_id"
 }
-
-const encodedPath = (path: string): string => names[path] ?? path
 
 const newline = 10
 const byteOrderMark = Buffer.from([0xef, 0xbb, 0xbf])
