@@ -134,9 +134,10 @@ const importAll = Effect.fnUntraced(function*(
     progress: (tally) => onProgress === undefined ? Effect.void : onProgress(toImported(tally, head))
   })
   const pages = Effect.gen(function*() {
-    // a row of the ancestor's may stand at any offset
+    // a row of the ancestor's may stand at any offset; those that are written meanwhile are for the next import
     let after = options.after ?? Number.MIN_SAFE_INTEGER
-    for (let sizes = yield* source.sizes(after); sizes.length > 0; sizes = yield* source.sizes(after)) {
+    const next = () => Effect.map(source.sizes(after), (sizes) => sizes.filter(([offset]) => offset <= head))
+    for (let sizes = yield* next(); sizes.length > 0; sizes = yield* next()) {
       for (const page of cut(sizes, maxPayloadBytes)) {
         yield* importer.add(
           page.bytes > maxPayloadBytes
