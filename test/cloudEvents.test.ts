@@ -14,8 +14,13 @@ afterAll(() => Fs.rmSync(folder, { recursive: true, force: true }))
 const source = "urn:example:agents"
 const full = event("one", { turn: 3, schemaVersion: 2, sessionId: "s", modelProfile: "p", modelId: "m" })
 const foreign = {
-  ...{ specversion: "1.0", id: "1", source: "/shop", type: "com.example.sold", subject: "order-1" },
-  ...{ time: "2026-01-01T12:00:00+02:00", data: { sum: 1 } }
+  specversion: "1.0",
+  id: "1",
+  source: "/shop",
+  type: "com.example.sold",
+  subject: "order-1",
+  time: "2026-01-01T12:00:00+02:00",
+  data: { sum: 1 }
 }
 const controls = /[\p{Cc}\p{Noncharacter_Code_Point}]/u
 const asCloudEvent = anyEvent.filter((one) =>

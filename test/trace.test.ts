@@ -231,15 +231,13 @@ describe("there and back", () => {
 describe("import", () => {
   const good = (id: string, over: object = {}) =>
     JSON.stringify({
-      ...{
-        id,
-        run_id: "r",
-        turn: 0,
-        kind: "agent.spoke",
-        actor: "ada",
-        payload: {},
-        created_at: "2026-01-01T00:00:00Z"
-      },
+      id,
+      run_id: "r",
+      turn: 0,
+      kind: "agent.spoke",
+      actor: "ada",
+      payload: {},
+      created_at: "2026-01-01T00:00:00Z",
       ...over
     })
   const without = (key: string) => JSON.stringify({ ...JSON.parse(good("x")), [key]: undefined })
@@ -250,7 +248,11 @@ describe("import", () => {
         good("naive", { created_at: "2026-01-01T12:00:00.123999" }),
         good("zoned", { created_at: "2026-01-01 12:00:00+02:00" }),
         good("all", {
-          ...{ schema_version: 3, session_id: "s", model_profile: null, model_id: "m", offset: 900 },
+          schema_version: 3,
+          session_id: "s",
+          model_profile: null,
+          model_id: "m",
+          offset: 900,
           payload: { big: 1e300, exact: 123456789012345680000, ten: 1e22 }
         }),
         ` ${good("blanks", { payload: { digits: "12345678901234567890", float: 0.12345678901234568 } })}\r`
@@ -355,8 +357,17 @@ describe("import", () => {
       const [line] = yield* linesOf([event("one", { sessionId: "s", modelProfile: "p", modelId: "m" })])
       const given = JSON.parse(line!)
       const others = {
-        ...{ id: "two", run_id: "run-2", turn: 1, kind: "agent.acted", actor: "bob", payload: {}, schema_version: 2 },
-        ...{ created_at: "2026-01-01T00:00:00.001Z", session_id: null, model_profile: null, model_id: "n" },
+        id: "two",
+        run_id: "run-2",
+        turn: 1,
+        kind: "agent.acted",
+        actor: "bob",
+        payload: {},
+        schema_version: 2,
+        created_at: "2026-01-01T00:00:00.001Z",
+        session_id: null,
+        model_profile: null,
+        model_id: "n",
         digest: given.digest.toUpperCase()
       }
       const changed = Object.entries(others).map(([key, value]) => JSON.stringify({ ...given, [key]: value }))
@@ -427,7 +438,8 @@ describe("import", () => {
   it.live("a compressed file that is cut off or damaged fails, once what came before is recorded", () =>
     Effect.gen(function*() {
       const file = join(newFolder(), "trace.jsonl.gz")
-      const held = FastCheck.sample(anyEvent, { numRuns: 4000, seed: 11 }).map((one, n) => ({ ...one, id: `e${n}` }))
+      const drawn = FastCheck.sample(anyEvent, { numRuns: 4000, seed: 11 })
+      const held = drawn.map((one, n) => event(`e${n}`, { payload: one.payload, runId: one.runId }))
       yield* Effect.provide(Trace.toFile(file), memory(held))
       const whole = Fs.readFileSync(file)
       for (const length of [0, 5, 1000, whole.length >> 1, whole.length - 9, whole.length - 1]) {

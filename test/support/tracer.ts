@@ -26,14 +26,13 @@ const program = Effect.gen(function*() {
     // of hash digits, so that the file does not shrink to nothing
     const said = createHash("sha512").update(String(turn)).digest("hex").repeat(4)
     return JSON.stringify({
-      ...{ id: `step-${turn}`, run_id: "run", turn, kind: "agent.spoke", actor: "ada", payload: { said } },
-      ...{
-        created_at: "2026-01-01T00:00:00Z",
-        schema_version: 1,
-        session_id: null,
-        model_profile: null,
-        model_id: null
-      }
+      id: `step-${turn}`,
+      run_id: "run",
+      turn,
+      kind: "agent.spoke",
+      actor: "ada",
+      payload: { said },
+      created_at: "2026-01-01T00:00:00Z"
     })
   })
   const bytes = Stream.encodeText(Stream.map(lines, (line) => `${line}\n`))
