@@ -467,6 +467,19 @@ describe("the database is only read", () => {
       }
     }).pipe(Effect.provide(MemoryLedger.layer)))
 
+  it.effect("what a killed writer left in its WAL is read, and left there", () =>
+    Effect.gen(function*() {
+      const { client, file } = sqlite([row(1)], sqliteTable, "journal_mode = wal")
+      const folder = Fs.mkdtempSync(join(root, "w-"))
+      for (const name of Fs.readdirSync(dirname(file))) Fs.copyFileSync(join(dirname(file), name), join(folder, name))
+      client.close()
+      const copy = join(folder, basename(file))
+      const before = [hashOf(copy), hashOf(`${copy}-wal`)]
+      expect(Fs.statSync(`${copy}-wal`).size).toBeGreaterThan(0)
+      expect(yield* Ancestor.importFrom(Redacted.make(copy))).toMatchObject({ appended: 1 })
+      expect([hashOf(copy), hashOf(`${copy}-wal`)]).toStrictEqual(before)
+    }).pipe(Effect.provide(MemoryLedger.layer)))
+
   for (const mode of ["wal", "delete"]) {
     it.effect(`a program that still writes to it, in journal mode ${mode}, is not held up`, () =>
       Effect.gen(function*() {

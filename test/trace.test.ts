@@ -106,6 +106,22 @@ describe("export", () => {
       }).pipe(Effect.provide(context))
     }))
 
+  it.scoped("ends at its head, and is of one history, whatever happens before the first page is read", () =>
+    Effect.gen(function*() {
+      const inner = yield* open(memory(events(10)))
+      const before = (happens: Effect.Effect<unknown, unknown>) =>
+        over(
+          inner.store,
+          (store) => ({ page: (request) => Effect.zipRight(Effect.orDie(happens), store.page(request)) })
+        )
+      const file = join(newFolder(), "trace.jsonl")
+      const more = Effect.suspend(() => inner.ledger.append(event("more")))
+      expect(yield* Effect.provide(Trace.toFile(file), before(more))).toMatchObject({ count: 10, head: 10 })
+      const other = Effect.zipRight(inner.admin.reset, inner.ledger.appendAll(events(20)))
+      const replaced = yield* failure(Effect.provide(Trace.toFile(file), before(other)))
+      expect(replaced).toMatchObject({ _tag: "LedgerReplaced", head: 20 })
+    }))
+
   it.live("an export that fails, is interrupted, or cannot be put in place leaves what was there", () =>
     Effect.gen(function*() {
       const folder = newFolder()
@@ -216,10 +232,18 @@ describe("there and back", () => {
       const output = yield* Effect.promise(() =>
         runScript("tracer.ts", [folder, "50000"], env, ["--expose-gc", "--max-old-space-size=48"])
       )
-      const { again, exported, imported, memory } = JSON.parse(output)
+      const { again, exported, imported, long, memory } = JSON.parse(output)
       expect(imported).toStrictEqual({ ...nothing, line: 50_000, appended: 50_000 })
       expect(exported).toMatchObject({ count: 50_000, offset: 50_000, head: 50_000 })
       expect(again).toStrictEqual({ ...nothing, line: 50_000, duplicates: 50_000 })
+      // a line of 200 MiB
+      expect(long.imported).toStrictEqual({
+        ...nothing,
+        line: 1,
+        invalid: 1,
+        invalidLines: [{ line: 1, reason: "is longer than 16777216 bytes" }]
+      })
+      expect(Math.max(...long.memory)).toBeLessThan(32 * 2 ** 20)
       // three steps, in each of which 35 MB of lines go by
       expect(memory.length).toBe(15)
       for (const [first, ...rest] of [memory.slice(0, 5), memory.slice(5, 10), memory.slice(10)]) {

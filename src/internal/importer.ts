@@ -31,6 +31,7 @@ export interface Options<E> {
 }
 
 export interface Importer<E> {
+  /** What came before an item that is refused is still to be flushed then, as it is when whatever gives the items fails. */
   readonly add: (items: Iterable<Item>) => Effect.Effect<void, StoreError | E>
   /** Writes what is not yet written. */
   readonly flush: Effect.Effect<void, StoreError | E>
@@ -97,10 +98,7 @@ export const make = <E>({ batchSize = 1000, ledger, progress, refuse }: Options<
 
   const add = Effect.fnUntraced(function*(items: Iterable<Item>): Effect.fn.Return<void, StoreError | E> {
     for (const item of items) {
-      if (!("event" in item) && refuse !== undefined) {
-        yield* flush
-        return yield* Effect.fail(refuse(item.place, item.reason))
-      }
+      if (!("event" in item) && refuse !== undefined) return yield* Effect.fail(refuse(item.place, item.reason))
       pending.push(item)
       size += "event" in item ? item.size : 0
       if (pending.length >= batchSize || size >= maxBatchLength) yield* flush

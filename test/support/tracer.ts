@@ -1,5 +1,5 @@
 /**
- * A process that makes COUNT events of about half a KiB, imports and exports them, and imports that:
+ * A process that makes COUNT events of about half a KiB, imports and exports them, imports that, and then a line without end:
  * `tracer.ts FOLDER COUNT`, to be run with `--expose-gc`, the ledger from the environment. Prints as JSON what each step
  * answered, and how much memory was in use on its way.
  */
@@ -21,6 +21,19 @@ const sample = (done: number) =>
     memory.push(heapUsed + external)
   })
 
+/** A line without an end, and the bytes that are kept of it. */
+const long = Effect.gen(function*() {
+  const memory: Array<number> = []
+  const parts = Stream.map(Stream.rechunk(Stream.range(1, 200), 1), (part) => {
+    if (part % 20 === 0) {
+      globalThis.gc?.()
+      memory.push(process.memoryUsage().arrayBuffers)
+    }
+    return Buffer.alloc(2 ** 20, "x")
+  })
+  return { imported: yield* Trace.fromBytes(parts, { onInvalid: "skip" }), memory }
+})
+
 const program = Effect.gen(function*() {
   const lines = Stream.map(Stream.range(1, Number(count)), (turn) => {
     // of hash digits, so that the file does not shrink to nothing
@@ -39,7 +52,7 @@ const program = Effect.gen(function*() {
   const imported = yield* Trace.fromBytes(bytes, { onProgress: ({ line }) => sample(line) })
   const exported = yield* Trace.toFile(join(folder, "out.jsonl.gz"), { onProgress: ({ count }) => sample(count) })
   const again = yield* Trace.fromFile(join(folder, "out.jsonl.gz"), { onProgress: ({ line }) => sample(line) })
-  process.stdout.write(`${JSON.stringify({ imported, exported, again, memory })}\n`)
+  process.stdout.write(`${JSON.stringify({ imported, exported, again, memory, long: yield* long })}\n`)
 })
 
 endWithParent()
