@@ -116,7 +116,10 @@ describe("export", () => {
         )
       const file = join(newFolder(), "trace.jsonl")
       const more = Effect.suspend(() => inner.ledger.append(event("more")))
-      expect(yield* Effect.provide(Trace.toFile(file), before(more))).toMatchObject({ count: 10, head: 10 })
+      expect(yield* Effect.provide(Trace.toFile(file, { through: 100 }), before(more))).toMatchObject({
+        count: 10,
+        head: 10
+      })
       const other = Effect.zipRight(inner.admin.reset, inner.ledger.appendAll(events(20)))
       const replaced = yield* failure(Effect.provide(Trace.toFile(file), before(other)))
       expect(replaced).toMatchObject({ _tag: "LedgerReplaced", head: 20 })
