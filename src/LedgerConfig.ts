@@ -16,10 +16,10 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import { fileURLToPath } from "node:url"
 import type { ConsumerStore } from "./ConsumerStore.js"
+import * as internal from "./internal/backend.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
-import { DriverMissing, type SetupError, StoreFailure } from "./LedgerError.js"
+import type { SetupError } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
 import * as MemoryLedger from "./MemoryLedger.js"
 import type * as StoreLedger from "./StoreLedger.js"
@@ -30,10 +30,7 @@ import type * as StoreLedger from "./StoreLedger.js"
  * @since 0.1.0
  * @category models
  */
-export type Backend =
-  | { readonly _tag: "Memory" }
-  | { readonly _tag: "Sqlite"; readonly filename: string }
-  | { readonly _tag: "Postgres"; readonly url: Redacted.Redacted }
+export type Backend = internal.Backend
 
 /**
  * What the environment says.
@@ -103,7 +100,7 @@ export const config: Config.Config<LedgerConfig> = Config.all({
         ["DATABASE_URL"],
         "LEDGER_REQUIRE_DURABLE is true: set DATABASE_URL to a SQLite file (sqlite:///runs/a.db) or a Postgres URL"
       ))
-      : Either.map(parseUrl(url), (backend) => ({ backend, prefix, schema, durability }))
+      : Either.map(internal.parseUrl(url), (backend) => ({ backend, prefix, schema, durability }))
   )
 )
 
@@ -149,7 +146,7 @@ export const layerUrl = (
   options: Options = {}
 ): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, ConfigError.ConfigError | SetupError> =>
   Layer.unwrapEffect(
-    Effect.map(Effect.suspend(() => parseUrl(url)), (backend) => layerBackend(backend, options))
+    Effect.map(Effect.suspend(() => internal.parseUrl(url)), (backend) => layerBackend(backend, options))
   )
 
 const layerBackend = (
@@ -161,78 +158,13 @@ const layerBackend = (
       return Layer.orDie(MemoryLedger.layerWith(options))
     case "Sqlite":
       return Layer.unwrapEffect(Effect.map(
-        load(() => import("./SqliteLedger.js"), "@effect/sql-sqlite-node"),
+        internal.load(() => import("./SqliteLedger.js"), "@effect/sql-sqlite-node"),
         (module) => module.layerFile(backend.filename, options)
       ))
     case "Postgres":
       return Layer.unwrapEffect(Effect.map(
-        load(() => import("./PgLedger.js"), "@effect/sql-pg"),
+        internal.load(() => import("./PgLedger.js"), "@effect/sql-pg"),
         (module) => module.layerUrl(backend.url, options)
       ))
   }
 }
-
-const load = <A>(module: () => Promise<A>, driver: string): Effect.Effect<A, SetupError> =>
-  Effect.tryPromise({
-    try: module,
-    catch: (cause) =>
-      cause instanceof Error && "code" in cause && cause.code === "ERR_MODULE_NOT_FOUND"
-        // which brings what it needs itself
-        ? new DriverMissing({ package: driver })
-        : new StoreFailure({ method: "import", cause })
-  })
-
-const memory: Backend = { _tag: "Memory" }
-const sqlite = (filename: string): Backend => ({ _tag: "Sqlite", filename })
-
-const parseUrl = (redacted: Redacted.Redacted): Either.Either<Backend, ConfigError.ConfigError> => {
-  const url = Redacted.value(redacted).trim()
-  if (url === "" || url === "memory:") return Either.right(memory)
-  if (url === ":memory:") return Either.right(sqlite(":memory:"))
-  // one letter is a drive of Windows
-  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1]?.toLowerCase()
-  switch (scheme?.replace(/\+.*$/, "")) {
-    case undefined:
-      // a file of that name would put a password into a listing of its folder
-      return /\/\/[^/]*@/.test(url) ? invalid("a URL needs a scheme and a colon") : Either.right(sqlite(url))
-    case "postgres":
-    case "postgresql":
-      return Either.right({ _tag: "Postgres", url: Redacted.make(`postgresql:${url.slice(url.indexOf(":") + 1)}`) })
-    case "sqlite":
-      return parseSqlite(url.slice(url.indexOf(":") + 1))
-    case "file":
-      return parseFile(url)
-    default:
-      return invalid(`the scheme "${scheme}" is not supported: use postgresql, sqlite, file, memory, or a path`)
-  }
-}
-
-// as SQLAlchemy writes them: three slashes and a relative path, four and an absolute one
-const parseSqlite = (rest: string): Either.Either<Backend, ConfigError.ConfigError> => {
-  if (rest.includes("?")) return invalid("a sqlite URL takes no parameters")
-  const path = decode(/^\/\/(?:\/(.*))?$/.exec(rest)?.[1] ?? (rest === "//" ? "" : rest))
-  if (path === undefined || path.startsWith("//")) {
-    return invalid("a sqlite URL has three slashes before a relative path and four before an absolute one")
-  }
-  return Either.right(sqlite(path === "" || path === ":memory:" ? ":memory:" : path))
-}
-
-const parseFile = (url: string): Either.Either<Backend, ConfigError.ConfigError> => {
-  try {
-    const path = url.startsWith("file:/") ? fileURLToPath(url) : decode(url.slice("file:".length))
-    if (path !== undefined && path !== "") return Either.right(sqlite(path))
-  } catch {
-    // said below
-  }
-  return invalid("a file URL is file:relative/path or file:///absolute/path")
-}
-
-const decode = (path: string): string | undefined => {
-  try {
-    return decodeURIComponent(path)
-  } catch {
-    return undefined
-  }
-}
-
-const invalid = (message: string) => Either.left(ConfigError.InvalidData(["DATABASE_URL"], message))

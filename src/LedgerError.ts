@@ -235,6 +235,59 @@ export class DriverMissing extends Schema.TaggedError<DriverMissing>("effect-led
 }
 
 /**
+ * A line of a trace is damaged. `line` counts from 1, `reason` names the field and what was expected. The lines before it
+ * are recorded.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidTrace extends Schema.TaggedError<InvalidTrace>("effect-ledger/InvalidTrace")("InvalidTrace", {
+  line: Schema.Number,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `line ${this.line}: ${this.reason}`
+  }
+}
+
+/**
+ * A trace file could not be read or written. When it was to be written, what stood at `path` before is untouched; when it
+ * was read, what came before the damage is recorded.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TraceFailure extends Schema.TaggedError<TraceFailure>("effect-ledger/TraceFailure")("TraceFailure", {
+  path: Schema.String,
+  cause: Schema.Defect
+}) {
+  override get message(): string {
+    return `${this.path}: ${
+      Predicate.hasProperty(this.cause, "message") ? String(this.cause.message) : String(this.cause)
+    }`
+  }
+}
+
+/**
+ * An event cannot be a CloudEvent, or a CloudEvent cannot be an event. `id` is the event's, null when it has none to name
+ * it by, `attribute` the CloudEvent's attribute or the path in its `data`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidCloudEvent
+  extends Schema.TaggedError<InvalidCloudEvent>("effect-ledger/InvalidCloudEvent")("InvalidCloudEvent", {
+    id: Schema.NullOr(Schema.String),
+    attribute: Schema.String,
+    reason: Schema.String
+  })
+{
+  override get message(): string {
+    return `${this.id === null ? "" : `event ${JSON.stringify(this.id)}: `}${this.attribute}: ${this.reason}`
+  }
+}
+
+/**
  * What a store answers when it cannot do what was asked.
  *
  * @since 0.1.0

@@ -1,4 +1,11 @@
 /**
+ * The import of a database that the ancestor wrote, the Python `SqlAlchemyLedger` or `SQLiteLedger`.
+ *
+ * @since 0.1.0
+ */
+export * as Ancestor from "./Ancestor.js"
+
+/**
  * A named, durable reader with checkpoints, a lease and dead letters.
  *
  * @since 0.1.0
@@ -81,3 +88,10 @@ export * as Query from "./Query.js"
  * @since 0.1.0
  */
 export * as StoreLedger from "./StoreLedger.js"
+
+/**
+ * Traces: events as JSON Lines, to keep, to hand on, and to read back into any ledger.
+ *
+ * @since 0.1.0
+ */
+export * as Trace from "./Trace.js"

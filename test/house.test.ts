@@ -14,8 +14,10 @@ const withSql = sources("src").filter((file) => {
     .test(code)
 })
 
-it("SQL stands in the stores and the migrations, and nowhere else", () => {
+it("SQL stands in the stores, the migrations and what reads the ancestor's databases, and nowhere else", () => {
   assert.deepStrictEqual(withSql.toSorted(), [
+    "src/internal/ancestorPg.ts",
+    "src/internal/ancestorSqlite.ts",
     "src/internal/migrations/postgres.ts",
     "src/internal/migrations/sqlite.ts",
     "src/internal/pgStore.ts",

@@ -118,7 +118,7 @@ const lost = (client: Client): Effect.Effect<never, Lost> =>
   })
 
 /** A polite end waits for an answer, which a silent connection never gives. */
-const destroy = (client: Client): void => {
+export const destroy = (client: Client): void => {
   const { connection } = client as unknown as { readonly connection: { readonly stream: { destroy: () => void } } }
   connection.stream.destroy()
 }

@@ -19,9 +19,10 @@ export const startScript = async (
 export const runScript = async (
   script: string,
   args: ReadonlyArray<string>,
-  env: Record<string, string>
+  env: Record<string, string>,
+  execArgv: ReadonlyArray<string> = []
 ): Promise<string> => {
-  const child = await startScript(script, args, env)
+  const child = await startScript(script, args, env, execArgv)
   return new Promise((resolve, reject) => {
     let output = ""
     child.stdout?.on("data", (chunk) => output += String(chunk))
