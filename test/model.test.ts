@@ -27,13 +27,17 @@ it.scopedLive(
         const model = new Model()
         const expected = sequence.map((operation) => model.answer(operation))
         const history = model.answer({ _tag: "events" })
-        await Promise.all(backends.map(async ({ handle, name }) => {
-          const { answers, events } = await Effect.runPromise(play(handle, sequence, expected))
+        // all to their end, or the next sequence would begin beside this one
+        const played = await Promise.all(backends.map(async ({ handle, name }) => ({
+          name,
+          ...await Effect.runPromise(play(handle, sequence, expected))
+        })))
+        for (const { answers, events, name } of played) {
           for (const [index, answer] of answers.entries()) {
             expect(plain(answer), `${name}, call ${index + 1}`).toStrictEqual(plain(expected[index]))
           }
           expect(plain(events), `${name}, in the end`).toStrictEqual(plain(history))
-        }))
+        }
       })
       yield* Effect.promise(() => FastCheck.assert(property, { numRuns: sequences, seed }))
       console.log(`${calls} calls on each of ${backends.length} backends`)

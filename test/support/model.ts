@@ -153,7 +153,7 @@ const sameStep = (self: Event.Event, that: Event.Event): boolean =>
   (["runId", "turn", "kind", "actor", "schemaVersion", "sessionId", "modelProfile", "modelId"] as const)
     .every((field) => self[field] === that[field]) && JSON.stringify(self.payload) === JSON.stringify(that.payload)
 
-const id = FastCheck.integer({ min: 1, max: 12 }).map((n) => `id-${n}`)
+const id = FastCheck.integer({ min: 1, max: 8 }).map((n) => `id-${n}`)
 const anEvent = FastCheck.oneof(worldEvent(id), id.map((id) => event(id)))
 const someEvents = FastCheck.array(anEvent, { maxLength: 6 })
 const offset = FastCheck.nat(8)
@@ -188,8 +188,8 @@ const noneMatch = {}
 const invalidQuery: FastCheck.Arbitrary<InvalidQuery> = FastCheck.constantFrom<Array<InvalidQuery>>(
   { member: "get", path: "id", argument: "" },
   { member: "get", path: "id", argument: 5 },
-  { member: "eventsForRun", path: "filter.runId", argument: "" },
-  { member: "eventsForRun", path: "filter.runId", argument: "\udc00" },
+  { member: "eventsForRun", path: "runId", argument: "" },
+  { member: "eventsForRun", path: "runId", argument: undefined },
   { member: "tail", path: "after", argument: -1 },
   { member: "tail", path: "after", argument: 0.5 },
   { member: "tail", path: "after.after", argument: { after: Number.NaN } },
@@ -221,7 +221,11 @@ const operation = FastCheck.oneof(
   {
     weight: 6,
     arbitrary: tagged("appendIf", {
-      condition: FastCheck.record({ noneMatch: filters, after: offset }),
+      // the second matches what is often repeated
+      condition: FastCheck.record({
+        noneMatch: FastCheck.oneof(filters, FastCheck.constant({ actors: ["ada"] })),
+        after: FastCheck.nat(4)
+      }),
       events: someEvents
     })
   },
