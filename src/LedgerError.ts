@@ -145,19 +145,20 @@ export class TransactionAborted
 }
 
 /**
- * The store refused or failed in a way that repeating will not mend.
+ * The store refused or failed in a way that repeating will not mend. `advice` says what may, where that is known.
  *
  * @since 0.1.0
  * @category errors
  */
 export class StoreFailure extends Schema.TaggedError<StoreFailure>("effect-ledger/StoreFailure")("StoreFailure", {
   method: Schema.String,
-  cause: Schema.Defect
+  cause: Schema.Defect,
+  advice: Schema.optional(Schema.String)
 }) {
   override get message(): string {
     return `${this.method}: ${
       Predicate.hasProperty(this.cause, "message") ? String(this.cause.message) : String(this.cause)
-    }`
+    }${this.advice === undefined ? "" : `; ${this.advice}`}`
   }
 }
 

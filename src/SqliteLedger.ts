@@ -85,7 +85,11 @@ const over = (options: Options, owned: boolean) =>
 // the client throws where it cannot open, and sets WAL mode itself before anybody could wait for a lock
 const clientLayer = (name: string): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
   Layer.suspend(() => {
-    if (name !== ":memory:" && name !== "") Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+    if (name !== ":memory:" && name !== "") {
+      Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+      // SQLite would open it for reading alone, and stay so when it has become writable
+      if (Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)
+    }
     return SqliteClient.layer({ filename: name, disableWAL: true })
   }).pipe(
     Layer.catchAllCause((cause) => {

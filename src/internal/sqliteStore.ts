@@ -14,7 +14,13 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
-import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
+import {
+  IncompatibleStore,
+  type SetupError,
+  type StoreError,
+  StoreFailure,
+  TransactionAborted
+} from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import type {
   AppendGroup,
@@ -31,7 +37,7 @@ import type {
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
-import { reasonOf, toStoreError } from "./sqlError.js"
+import { driverError, reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
   columns,
@@ -41,10 +47,12 @@ import {
   type Names,
   names as makeNames,
   nextOf,
+  otherVersion,
   pageBytes,
   pageStatement,
   Params,
-  predicate
+  predicate,
+  setUpRow
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
@@ -128,7 +136,7 @@ export const make = Effect.fnUntraced(function*(
     page: (request) =>
       read("read", (db) => {
         for (;;) {
-          const [incarnation, last] = db.values(sql.head)[0] as StoredRow
+          const [incarnation, last] = setUpRow(db.values(sql.head)[0])
           const head = Number(last ?? 0)
           const through = Math.min(request.through, head)
           if (through <= request.after) return { incarnation: String(incarnation), head, rows: [], next: null }
@@ -141,7 +149,7 @@ export const make = Effect.fnUntraced(function*(
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
     head: read("head", (db): Head => {
-      const [incarnation, offset, digest] = db.values(sql.head)[0]!
+      const [incarnation, offset, digest] = setUpRow(db.values(sql.head)[0])
       return { incarnation: String(incarnation), offset: Number(offset ?? 0), digest: digest as string | null }
     }),
     reset: write("reset", function*(db) {
@@ -264,8 +272,7 @@ function* transact<A>(
     try {
       db.run(lock)
     } catch (error) {
-      undo(db, joined)
-      throw error
+      throw undone(db, joined, error)
     }
   })
   try {
@@ -273,17 +280,22 @@ function* transact<A>(
     db.run(joined ? "RELEASE effect_ledger" : "COMMIT")
     return answer
   } catch (error) {
-    undo(db, joined)
-    throw error
+    throw undone(db, joined, error)
   }
 }
 
-const undo = (db: Database, joined: boolean): void => {
+/** Undoes what was done; answers what to fail with. */
+const undone = (db: Database, joined: boolean, error: unknown): unknown => {
   try {
     if (joined) db.run("ROLLBACK TO effect_ledger")
     db.run(joined ? "RELEASE effect_ledger" : "ROLLBACK")
+    return error
   } catch {
-    // SQLite has rolled the transaction back by itself, and what it failed with is on its way to the caller
+    // SQLite has rolled everything back by itself, as it may where the disk is full: nothing of the caller's is left
+    const { message } = driverError(error)
+    return joined
+      ? new TransactionAborted({ reason: `the database has undone the whole transaction: ${message}`, cause: error })
+      : error
   }
 }
 
@@ -479,16 +491,17 @@ const setUp = (
   write: <A>(method: string, work: (db: Database) => Generator<void, A>) => Effect.Effect<A, StoreError>
 ): Effect.Effect<void, SetupError> =>
   Effect.gen(function*() {
-    const found = yield* read("setup", (db) => {
-      if (options.owned) {
-        db.values("PRAGMA journal_mode = WAL")
-        db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
-        if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
-      } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
-        db.run("PRAGMA synchronous = FULL")
-      }
-      return { library: String(db.values("SELECT sqlite_version()")[0]![0]), version: storedVersion(db, names) }
-    })
+    const found = yield* read("setup", (db) =>
+      waitingBriefly(db, options.owned ? driverBusyTimeout : undefined, () => {
+        if (options.owned) {
+          db.values("PRAGMA journal_mode = WAL")
+          db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
+          if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
+        } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
+          db.run("PRAGMA synchronous = FULL")
+        }
+        return { library: String(db.values("SELECT sqlite_version()")[0]![0]), version: storedVersion(db, names) }
+      }))
     if (!isSafeLibrary(found.library)) {
       return yield* new IncompatibleStore({
         found: `SQLite ${found.library}`,
@@ -506,10 +519,7 @@ const setUp = (
       return migrations.version
     }))
     if (version !== migrations.version) {
-      return yield* new IncompatibleStore({
-        found: `a ledger of set-up version ${version}`,
-        supported: `set-up version ${migrations.version}`
-      })
+      return yield* otherVersion(version, migrations.version)
     }
   }).pipe(
     Effect.mapError((error): SetupError =>
