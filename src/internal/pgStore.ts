@@ -1,7 +1,7 @@
 /** The store in Postgres. */
 import type { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -12,7 +12,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { createHash, randomUUID } from "node:crypto"
-import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
+import { IncompatibleStore, type SetupError, type StoreError, StoreFailure, StoreUnavailable } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import type {
   AppendGroup,
@@ -26,7 +26,7 @@ import type {
   StoredRow
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
-import { reasonOf, toStoreError } from "./sqlError.js"
+import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
   columns,
@@ -35,7 +35,9 @@ import {
   type Names,
   names as makeNames,
   nextOf,
+  otherVersion,
   pageStatement,
+  setUpRow,
   wholeStatement
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
@@ -48,6 +50,8 @@ export interface Options {
   readonly durability: "full" | "relaxed"
   /** How long an append waits for another's transaction before it fails with `StoreUnavailable`. */
   readonly lockTimeout: Duration.DurationInput
+  /** How long the server may take to answer a statement. */
+  readonly commitTimeout: Duration.DurationInput
 }
 
 export const make = Effect.fnUntraced(function*(
@@ -65,15 +69,17 @@ export const make = Effect.fnUntraced(function*(
     Effect.scoped,
     Effect.mapError(setupError)
   )
+  const lockTimeout = Duration.toMillis(options.lockTimeout)
+  const patience = Math.max(Duration.toMillis(options.commitTimeout), lockTimeout + 1000)
   const connections = Transaction.connections(
     (other) => other.constructor === ownClass,
-    Transaction.reserveSafely(client)
+    Effect.map(Transaction.reserveSafely(client), (connection) => patient(connection, patience))
   )
   const names = yield* connections.reserved((connection) => setUp(connection, options)).pipe(
     Effect.mapError(setupError)
   )
 
-  const sql = statements(names, Duration.toMillis(options.lockTimeout))
+  const sql = statements(names, lockTimeout)
 
   const read = <A>(
     method: string,
@@ -85,7 +91,7 @@ export const make = Effect.fnUntraced(function*(
       (joined === undefined
         ? retryTransient(connections.reserved((connection) => connection.executeValues(statement, params)))
         : joined.executeValues(statement, params)).pipe(
-          Effect.map(decode),
+          Effect.flatMap((rows) => Effect.try({ try: () => decode(rows), catch: (error) => error })),
           Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
         ))
 
@@ -157,7 +163,7 @@ export const make = Effect.fnUntraced(function*(
       const ask = (rowsText: string) =>
         read("read", `${sql.headRow} UNION ALL SELECT * FROM (${rowsText}) AS page`, statement.params, (all): Page => {
           const rows = all.filter((row) => Number(row[0]) !== 0)
-          const [, incarnation, last] = all.find((row) => Number(row[0]) === 0) ?? []
+          const [, incarnation, last] = setUpRow(all.find((row) => Number(row[0]) === 0))
           const head = Number(last ?? 0)
           return { incarnation: String(incarnation), head, rows, next: nextOf(request, statement, rows, head) }
         })
@@ -172,7 +178,7 @@ export const make = Effect.fnUntraced(function*(
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
     head: read("head", sql.head, [], (rows): Head => {
-      const [incarnation, offset, digest] = rows[0] ?? []
+      const [incarnation, offset, digest] = setUpRow(rows[0])
       return {
         incarnation: String(incarnation),
         offset: Number(offset ?? 0),
@@ -208,6 +214,40 @@ const dialect: Dialect = {
   list: (members) => members
 }
 
+/**
+ * A statement that the server does not answer in time takes its connection with it: nobody knows when it would be free
+ * again, and the pool has only so many.
+ */
+const patient = (connection: Connection, millis: number): Connection => {
+  const bounded = <A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+    Effect.suspend(() => {
+      let late = false
+      const timer = setTimeout(() => {
+        late = true
+        destroy(connection)
+      }, millis)
+      return statement.pipe(
+        Effect.mapError((error) => late ? new SqlError({ cause: unanswered(millis), message: error.message }) : error),
+        Effect.ensuring(Effect.sync(() => clearTimeout(timer)))
+      )
+    })
+  return Object.assign(Object.create(connection) as Connection, {
+    executeRaw: (text: string, params: ReadonlyArray<unknown>) => bounded(connection.executeRaw(text, params)),
+    executeValues: (text: string, params: ReadonlyArray<unknown>) => bounded(connection.executeValues(text, params))
+  })
+}
+
+const unanswered = (millis: number) =>
+  new StoreUnavailable({
+    reason: `the server did not answer a statement within ${millis} ms; look whether it is stuck`
+  })
+
+/** A polite end waits for an answer. */
+const destroy = (connection: Connection): void => {
+  const { pg } = connection as { readonly pg?: { readonly connection?: { readonly stream?: { destroy: () => void } } } }
+  pg?.connection?.stream?.destroy()
+}
+
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))
 
@@ -235,7 +275,7 @@ const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, 
     }))
 
 const isTransient = (error: unknown): boolean => {
-  const reason = reasonOf(error)
+  const reason = isPatienceSpent(error) ? undefined : reasonOf(error)
   return reason === "ConnectionError" || reason === "SerializationError"
 }
 
@@ -434,10 +474,7 @@ const setUp = Effect.fnUntraced(function*(
     })
   ))
   if (found !== migrations.version) {
-    return yield* new IncompatibleStore({
-      found: `a ledger of set-up version ${found}`,
-      supported: `set-up version ${migrations.version}`
-    })
+    return yield* otherVersion(found, migrations.version)
   }
   return names
 })
