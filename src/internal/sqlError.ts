@@ -9,7 +9,7 @@ export type Reason =
   | "LockTimeout"
   /** The server ended the statement: it took too long, or an administrator said so. */
   | "StatementTimeout"
-  /** A standby, or a session that may only read. */
+  /** A standby, a session that may only read, or a file that may not be written. */
   | "ReadOnly"
   /** The disk, a quota or a connection limit is exhausted. */
   | "ResourceExhausted"
@@ -80,6 +80,9 @@ const exact: Readonly<Record<string, Reason>> = {
   "55P03": "LockTimeout",
   "57014": "StatementTimeout",
   "25006": "ReadOnly",
+  EACCES: "ReadOnly",
+  EPERM: "ReadOnly",
+  EROFS: "ReadOnly",
   // known ids are sorted out under the lock, so only a snapshot older than the lock can run into one
   "23505": "SerializationError",
   "57P01": "ConnectionError",
@@ -109,7 +112,8 @@ const exact: Readonly<Record<string, Reason>> = {
 const classes: ReadonlyArray<readonly [string, Reason]> = [
   ["08", "ConnectionError"],
   ["53", "ResourceExhausted"],
-  ["SQLITE_IOERR", "ConnectionError"]
+  ["SQLITE_IOERR", "ConnectionError"],
+  ["SQLITE_READONLY", "ReadOnly"]
 ]
 
 const connectionMessage =

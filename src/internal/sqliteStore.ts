@@ -292,11 +292,19 @@ const undone = (db: Database, joined: boolean, error: unknown): unknown => {
     return error
   } catch {
     // SQLite has rolled everything back by itself, as it may where the disk is full: nothing of the caller's is left
-    const { message } = driverError(error)
-    return joined
-      ? new TransactionAborted({ reason: `the database has undone the whole transaction: ${message}`, cause: error })
-      : error
+    return joined ? abandoned(db, error) : error
   }
+}
+
+const abandoned = (db: Database, error: unknown): TransactionAborted => {
+  const cause = driverError(error)
+  try {
+    // for the client to roll back, and so that nothing is committed before it does
+    db.run("BEGIN")
+  } catch {
+    // it tells of it
+  }
+  return new TransactionAborted({ reason: `the database has undone the whole transaction: ${cause.message}`, cause })
 }
 
 const statements = (names: Names) => ({
