@@ -75,7 +75,7 @@ export const make = Effect.fnUntraced(function*(
     (other) => other.constructor === ownClass,
     Effect.map(Transaction.reserveSafely(client), (connection) => patient(connection, patience))
   )
-  const names = yield* connections.reserved((connection) => setUp(connection, options)).pipe(
+  const { isolated, names } = yield* connections.reserved((connection) => setUp(connection, options)).pipe(
     Effect.mapError(setupError)
   )
 
@@ -147,7 +147,9 @@ export const make = Effect.fnUntraced(function*(
       const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
       return retryTransient(
         connections.reserved((connection) =>
-          Effect.uninterruptible(calls.length === 1 ? write(connection) : inTransaction(connection, write(connection)))
+          Effect.uninterruptible(
+            calls.length === 1 && !isolated ? write(connection) : inTransaction(connection, write(connection))
+          )
         )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
@@ -264,7 +266,7 @@ const inTransaction = <A, E>(
 
 /**
  * Outside a transaction every statement of ours may be repeated: ids make appends idempotent. A serialization
- * failure comes where the server's default isolation is above READ COMMITTED.
+ * failure comes where the default isolation was raised after the ledger was opened.
  */
 const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
   // the schedule is made when it is needed
@@ -422,15 +424,21 @@ const outcomesOf = ({ rows }: Call, { conflict, known = [], last }: Answer): Rea
   })
 }
 
+interface SetUp {
+  readonly names: Names
+  /** A statement alone would be in a transaction that others can make fail: appends begin one of their own. */
+  readonly isolated: boolean
+}
+
 const minimumVersion = 150000
 
 const setUp = Effect.fnUntraced(function*(
   connection: Connection,
   options: Options
-): Effect.fn.Return<Names, SqlError | IncompatibleStore | StoreFailure> {
-  const [version, versionText, encoding, current] = (yield* connection.executeValues(
+): Effect.fn.Return<SetUp, SqlError | IncompatibleStore | StoreFailure> {
+  const [version, versionText, encoding, current, isolation] = (yield* connection.executeValues(
     "SELECT current_setting('server_version_num'), current_setting('server_version'), " +
-      "current_setting('server_encoding'), current_schema()",
+      "current_setting('server_encoding'), current_schema(), current_setting('default_transaction_isolation')",
     []
   ))[0]!
   if (Number(version) < minimumVersion) {
@@ -476,5 +484,5 @@ const setUp = Effect.fnUntraced(function*(
   if (found !== migrations.version) {
     return yield* otherVersion(found, migrations.version)
   }
-  return names
+  return { names, isolated: isolation !== "read committed" }
 })
