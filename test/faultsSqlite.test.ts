@@ -183,6 +183,30 @@ describe("a file that is not what it was", () => {
       assert.strictEqual((yield* Effect.provide(ids, open(path))).length, 301)
     }))
 
+  it.scopedLive("removed or replaced while it is open: nothing more is acknowledged, until it is opened again", () =>
+    Effect.gen(function*() {
+      const path = yield* filled
+      const copy = Fs.readFileSync(path)
+      for (const change of [() => {}, () => Fs.writeFileSync(path, copy)]) {
+        const one = yield* event()
+        yield* Effect.gen(function*() {
+          yield* append
+          for (const suffix of ["", "-wal", "-shm"]) Fs.rmSync(path + suffix)
+          change()
+          const says = /removed or replaced.*open the ledger again, and append the same event again/
+          yield* fails(Ledger.append(one), "StoreFailure", says)
+          yield* fails(
+            Effect.map(event(), (other) => [one, other]).pipe(Effect.flatMap(Ledger.appendAll)),
+            "StoreFailure",
+            says
+          )
+        }).pipe(Effect.provide(open(path)))
+        for (const suffix of ["-wal", "-shm"]) Fs.rmSync(path + suffix, { force: true })
+        Fs.writeFileSync(path, copy)
+        assert.strictEqual((yield* Effect.provide(Ledger.append(one), open(path)))._tag, "Appended")
+      }
+    }))
+
   it.scopedLive("an empty file is a new ledger, and no cursor of the old one is taken for one of its own", () =>
     Effect.gen(function*() {
       const path = yield* filled

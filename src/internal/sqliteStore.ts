@@ -63,6 +63,8 @@ export interface Options {
   /** The client is ours: its durability is set as the option says, otherwise it is only raised. */
   readonly owned: boolean
   readonly durability: "full" | "relaxed"
+  /** Whether the file that is open is no longer the one at its path. */
+  readonly isLost: () => boolean
 }
 
 export const make = Effect.fnUntraced(function*(
@@ -123,16 +125,22 @@ export const make = Effect.fnUntraced(function*(
 
   yield* setUp(names, options, read, write)
 
+  // what is written to a file that was removed is gone when the program ends: it must not be acknowledged
+  const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
+
   return {
     append: (groups) =>
-      exclusively("append", function*(db, joined) {
-        const row = joined ? undefined : onlyRow(groups)
-        const outcome = row &&
-          waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
-        return outcome === undefined
-          ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
-          : [{ _tag: "Written", outcomes: [outcome] }]
-      }),
+      Effect.zipLeft(
+        exclusively("append", function*(db, joined): Generator<void, ReadonlyArray<GroupResult>> {
+          const row = joined ? undefined : onlyRow(groups)
+          const outcome = row &&
+            waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
+          return outcome === undefined
+            ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
+            : [{ _tag: "Written", outcomes: [outcome] }]
+        }),
+        stillThere
+      ),
     page: (request) =>
       read("read", (db) => {
         for (;;) {
@@ -176,6 +184,13 @@ export const make = Effect.fnUntraced(function*(
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined)
   }
 })
+
+const lost = () =>
+  new StoreFailure({
+    method: "append",
+    cause: new Error("the database file was removed or replaced while it was open"),
+    advice: "put it back or accept the loss, open the ledger again, and append the same event again"
+  })
 
 const dialect: Dialect = {
   placeholder: () => "?",
