@@ -131,8 +131,9 @@ describe("a place that may not be written", () => {
   it.scopedLive("a file: refused at once, and opened once it may be", () =>
     Effect.gen(function*() {
       const path = yield* filled
+      // though it could be read: it would be read-only for as long as it is open
       const refused = fails(
-        opening(path),
+        Effect.provide(Ledger.latestOffset, open(path)),
         "StoreUnavailable",
         /can only be read.*make the file and its folder writable/
       )
