@@ -10,7 +10,7 @@ import { afterAll, beforeAll } from "vitest"
 import { Ledger, LedgerMetrics } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { certificate, key } from "./support/certificate.js"
-import { event, fails, folder, proxy, smallDisk } from "./support/faults.js"
+import { event, fails, fill, folder, proxy, smallDisk } from "./support/faults.js"
 import { type PostgresServer, startPostgres } from "./support/postgres.js"
 
 let server: PostgresServer
@@ -224,14 +224,7 @@ describe("an open ledger whose place fails works again when the place does", () 
       const write = Effect.flatMap(event(1500), (one) =>
         Effect.tap(ledger.append(one), () => Effect.sync(() => acknowledged.push(one.id))))
       yield* write
-      const filler = Path.join(path, "filler")
-      try {
-        for (;;) {
-          Fs.appendFileSync(filler, Buffer.alloc(4096))
-        }
-      } catch {
-        // no room for one more
-      }
+      const free = fill(path)
       const full = /no room: .*No space left on device.*make room on the disk/
       yield* fails(Effect.forever(write), "StoreUnavailable", full, 10)
       yield* fails(write, "StoreUnavailable", full)
@@ -241,7 +234,7 @@ describe("an open ledger whose place fails works again when the place does", () 
         ),
         acknowledged
       )
-      Fs.rmSync(filler)
+      free()
       yield* write
       assert.deepStrictEqual((yield* ledger.events).map(({ id }) => id), acknowledged)
     }))

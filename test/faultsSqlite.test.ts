@@ -7,7 +7,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Ledger, LedgerMetrics } from "../src/index.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
-import { asNobody, event, fails, folder, holder, smallDisk, whileReadOnly } from "./support/faults.js"
+import { asNobody, event, fails, fill, folder, holder, smallDisk, whileReadOnly } from "./support/faults.js"
 
 const append = Effect.flatMap(event(), Ledger.append)
 const events = (count: number, bytes = 0) => Effect.all(Array.from({ length: count }, () => event(bytes)))
@@ -51,19 +51,13 @@ describe("a full disk", () => {
 
   const mounted: typeof limited = Effect.flatMap(smallDisk(4096), (path) => {
     if (path === undefined) return limited
-    const filler = Path.join(path, "filler")
+    let free = () => {}
     return Effect.succeed({
       layer: open(Path.join(path, "a.db")),
       fill: Effect.sync(() => {
-        for (const size of [65536, 4096]) {
-          try {
-            for (;;) Fs.appendFileSync(filler, Buffer.alloc(size))
-          } catch {
-            // no room for one more
-          }
-        }
+        free = fill(path)
       }),
-      free: Effect.sync(() => Fs.rmSync(filler)),
+      free: Effect.sync(() => free()),
       undoes: true
     })
   })

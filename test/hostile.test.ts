@@ -15,6 +15,7 @@ import {
   LogLevel,
   Option,
   Redacted,
+  Runtime,
   Stream
 } from "effect"
 import { randomBytes, randomInt } from "node:crypto"
@@ -36,13 +37,15 @@ it.scopedLive(
     Effect.gen(function*() {
       console.log(`TEST_SEED=${seed} HOSTILE_VALUES=${values}`)
       const backends = yield* open
+      const runtime = yield* Effect.runtime()
+      const run = Runtime.runPromise(runtime)
       let accepted = 0
       let place = 0
       let head = 0
       const property = FastCheck.asyncProperty(hostileEvent, async (draw) => {
         // shrinking draws the same id again
         const value = withId(draw, `hostile-${++place}`)
-        const answers = await Promise.all(backends.map(({ ledger }) => Effect.runPromise(offer(ledger, value))))
+        const answers = await Promise.all(backends.map(({ ledger }) => run(offer(ledger, value))))
         const [first] = answers
         const before = head
         head = first!.head
@@ -54,7 +57,7 @@ it.scopedLive(
         }
         expect(head).toBe(first!.error === undefined ? before + 1 : before)
         // made with `create` it is refused with the same name, or makes an event that a ledger takes
-        const created = Effect.runSync(Effect.either(Event.create(value as Event.Input)))
+        const created = Runtime.runSync(runtime, Effect.either(Event.create(value as Event.Input)))
         if (Either.isLeft(created)) expect(created.left._tag).toBe("InvalidEvent")
         else expect(isEvent(created.right)).toBe(true)
       })
@@ -72,12 +75,13 @@ it.scopedLive(
     Effect.gen(function*() {
       console.log(`TEST_SEED=${seed} HOSTILE_VALUES=${values}`)
       const backends = yield* open
+      const run = Runtime.runPromise(yield* Effect.runtime())
       const few = FastCheck.sample(anyEvent, { numRuns: 20, seed })
         .map((one, index) => event(`${index}`, { ...one, id: `${index}` }))
       for (const { ledger } of backends) yield* ledger.appendAll(few)
       let answered = 0
       const property = FastCheck.asyncProperty(hostileQuery, async (query) => {
-        const answers = await Promise.all(backends.map(({ ledger }) => Effect.runPromise(ask(ledger, query))))
+        const answers = await Promise.all(backends.map(({ ledger }) => run(ask(ledger, query))))
         for (const [index, answer] of answers.entries()) {
           expect(answer, `${backends[index]!.name}`).toStrictEqual(answers[0])
           expect(typeof answer !== "string" || /^(InvalidQuery \w|LedgerReplaced)/.test(answer), `${answer}`).toBe(
@@ -174,7 +178,7 @@ const offer = (ledger: Service, value: unknown) =>
     return { error: undefined, head, recorded: told(Option.getOrThrow(recorded)) }
   }).pipe(
     Logger.withMinimumLogLevel(LogLevel.Error),
-    Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error("it hangs") })
+    Effect.timeout("20 seconds")
   )
 
 const ask = (ledger: Service, query: unknown): Effect.Effect<ReadonlyArray<number> | string> =>
@@ -183,7 +187,7 @@ const ask = (ledger: Service, query: unknown): Effect.Effect<ReadonlyArray<numbe
       onSuccess: (events) => Chunk.toReadonlyArray(events).map(({ offset }) => offset),
       onFailure: (error) => `${error._tag} ${"path" in error ? error.path : ""}`
     }),
-    Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error("it hangs") }),
+    Effect.timeout("20 seconds"),
     Effect.orDie
   )
 

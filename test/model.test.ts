@@ -1,6 +1,19 @@
 /** Random calls of every public member, on all backends at once, against a model of a few lines. */
 import { expect, it } from "@effect/vitest"
-import { Chunk, Context, Effect, FastCheck, Fiber, Layer, Logger, LogLevel, Option, Redacted, Stream } from "effect"
+import {
+  Chunk,
+  Context,
+  Effect,
+  FastCheck,
+  Fiber,
+  Layer,
+  Logger,
+  LogLevel,
+  Option,
+  Redacted,
+  Runtime,
+  Stream
+} from "effect"
 import { randomBytes, randomInt } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -21,6 +34,7 @@ it.scopedLive(
     Effect.gen(function*() {
       console.log(`TEST_SEED=${seed} MODEL_SEQUENCES=${sequences}`)
       const backends = yield* open
+      const run = Runtime.runPromise(yield* Effect.runtime())
       let calls = 0
       const property = FastCheck.asyncProperty(operations, async (sequence) => {
         calls += sequence.length
@@ -30,7 +44,7 @@ it.scopedLive(
         // all to their end, or the next sequence would begin beside this one
         const played = await Promise.all(backends.map(async ({ handle, name }) => ({
           name,
-          ...await Effect.runPromise(play(handle, sequence, expected))
+          ...await run(play(handle, sequence, expected))
         })))
         for (const { answers, events, name } of played) {
           for (const [index, answer] of answers.entries()) {
@@ -82,7 +96,7 @@ const play = (handle: Handle, sequence: ReadonlyArray<Operation>, expected: Read
           onSuccess: (ok): Answer => ({ ok }),
           onFailure: (error): Answer => ({ error: said(error, incarnations) })
         }),
-        Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error(`${operation._tag} hangs`) })
+        Effect.timeout("20 seconds")
       )
       if (operation._tag === "reset") incarnations.push(yield* handle.ledger.incarnation)
       answers.push(answer)

@@ -91,7 +91,9 @@ export const make = Effect.fnUntraced(function*(
       (joined === undefined
         ? retryTransient(connections.reserved((connection) => connection.executeValues(statement, params)))
         : joined.executeValues(statement, params)).pipe(
-          Effect.flatMap((rows) => Effect.try({ try: () => decode(rows), catch: (error) => error })),
+          Effect.flatMap((rows) =>
+            Effect.try({ try: () => decode(rows), catch: (error) => toStoreError(method, error, joined !== undefined) })
+          ),
           Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
         ))
 

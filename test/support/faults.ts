@@ -67,6 +67,16 @@ export const smallDisk = (kilobytes: number) =>
       (mounted) => Effect.sync(() => mounted !== undefined && spawnSync("umount", [path]))
     ))
 
+/** Leaves no room on the file system that the folder is; the answer gives it back. */
+export const fill = (path: string): () => void => {
+  const filler = Path.join(path, "filler")
+  try {
+    for (;;) Fs.appendFileSync(filler, Buffer.alloc(4096))
+  } catch {
+    return () => Fs.rmSync(filler)
+  }
+}
+
 /** Runs the effect as somebody whom the modes of files bind; root is not. */
 export const asNobody = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   process.geteuid?.() === 0
