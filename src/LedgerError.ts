@@ -110,7 +110,7 @@ export class LedgerReplaced
 }
 
 /**
- * The store cannot be reached, is busy, or is closed. Repeating the same call is safe.
+ * The store cannot be reached, is busy, has no room, can only be read, or is closed. Repeating the same call is safe.
  *
  * @since 0.1.0
  * @category errors

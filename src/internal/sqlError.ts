@@ -51,7 +51,8 @@ export const toStoreError = (method: string, error: unknown, joined: boolean): S
   const aborted = (what: string) => new TransactionAborted({ reason: because(what), cause })
   switch (reasonOf(error)) {
     case "ConnectionError":
-      return joined
+      // a SQLite transaction that can still be rolled back is there
+      return joined && !String(cause.code).startsWith("SQLITE_")
         ? aborted("the connection was lost, and the transaction with it")
         : unavailable("the database cannot be reached")
     case "LockTimeout":
