@@ -7,11 +7,12 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import type * as Equivalence_ from "effect/Equivalence"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as Crypto from "node:crypto"
-import { canonicalJson, formatPath } from "./internal/canonicalJson.js"
+import { canonicalJson, formatPath, isObject } from "./internal/canonicalJson.js"
 import * as Fields from "./internal/fields.js"
 import { InvalidEvent } from "./LedgerError.js"
 
@@ -110,7 +111,7 @@ const Name = field(Schema.String, Fields.name)
 const OptionalName = Schema.NullOr(Name)
 
 const Payload: Schema.Schema<JsonObject> = Schema.declare(
-  (value: unknown): value is JsonObject => typeof value === "object" && value !== null && !Array.isArray(value),
+  (value: unknown): value is JsonObject => isObject(value),
   { identifier: "JsonObject", description: "a JSON object" }
 ).pipe(Schema.filter((value) => {
   const json = canonicalJson(value, maxPayloadLength)
@@ -226,33 +227,66 @@ export interface Input {
  */
 export const create = (input: Input): Effect.Effect<Event, InvalidEvent> =>
   Effect.flatMap(Clock.currentTimeMillis, (now) => {
-    const given = defined(input)
-    const event = {
-      sessionId: null,
-      modelProfile: null,
-      modelId: null,
-      schemaVersion: 1,
-      ...given,
-      id: given.id === undefined ? uuid7(now) : given.id,
-      createdAt: given.createdAt === undefined
-        ? DateTime.unsafeMake(now)
-        : DateTime.isDateTime(given.createdAt)
-        ? DateTime.toUtc(given.createdAt)
-        : given.createdAt
+    try {
+      const given = defined(input)
+      const event = {
+        sessionId: null,
+        modelProfile: null,
+        modelId: null,
+        schemaVersion: 1,
+        ...given,
+        id: given.id === undefined ? uuid7(now) : given.id,
+        createdAt: given.createdAt === undefined
+          ? DateTime.unsafeMake(now)
+          : DateTime.isDateTime(given.createdAt)
+          ? DateTime.toUtc(given.createdAt)
+          : given.createdAt
+      }
+      return Either.mapLeft(validate(event), refusalOf)
+    } catch {
+      // a getter or a proxy threw, or the schema's message did, which quotes the value
+      return unreadable(input)
     }
-    return Effect.mapError(validate(event), (error) => {
-      const issue = ParseResult.ArrayFormatter.formatIssueSync(error)[0]!
-      const [root = "event", ...path] = issue.path
-      return new InvalidEvent({
-        index: 0,
-        path: formatPath(String(root), path.map((key) => typeof key === "number" ? key : String(key))),
-        reason: issue.message
-      })
-    })
   })
 
+const refusalOf = (error: ParseResult.ParseIssue): InvalidEvent => {
+  const issue = ParseResult.ArrayFormatter.formatIssueSync(error)[0]!
+  const [root = "event", ...path] = issue.path
+  return new InvalidEvent({
+    index: 0,
+    path: formatPath(String(root), path.map((key) => typeof key === "number" ? key : String(key))),
+    reason: issue.message
+  })
+}
+
+const unreadable = (input: Input): InvalidEvent => {
+  try {
+    for (const [path, check] of Object.entries(checks)) {
+      const value: unknown = input[path as keyof Input]
+      const reason = value === undefined ? undefined : check(value)
+      if (reason !== undefined) return new InvalidEvent({ index: 0, path, reason })
+    }
+  } catch {
+    // said below
+  }
+  return new InvalidEvent({ index: 0, path: "event", reason: "reading it threw an exception" })
+}
+
+const checks: Readonly<Record<string, (value: unknown) => Fields.Refusal>> = {
+  id: Fields.id,
+  runId: Fields.name,
+  turn: Fields.turn,
+  kind: Fields.kind,
+  actor: Fields.name,
+  createdAt: (value) => DateTime.isDateTime(value) ? undefined : "expected a DateTime",
+  schemaVersion: Fields.schemaVersion,
+  sessionId: Fields.optionalName,
+  modelProfile: Fields.optionalName,
+  modelId: Fields.optionalName
+}
+
 // the type side does not keep the parse options of the schema
-const validate = ParseResult.validate(Schema.typeSchema(Event), { onExcessProperty: "error" })
+const validate = ParseResult.validateEither(Schema.typeSchema(Event), { onExcessProperty: "error" })
 
 /**
  * The event without its offset, as another ledger would take it.

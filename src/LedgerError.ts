@@ -112,7 +112,7 @@ export class LedgerReplaced
 }
 
 /**
- * The store cannot be reached, is busy, or is closed. Repeating the same call is safe.
+ * The store cannot be reached, is busy, has no room, can only be read, or is closed. Repeating the same call is safe.
  *
  * @since 0.1.0
  * @category errors
@@ -147,19 +147,20 @@ export class TransactionAborted
 }
 
 /**
- * The store refused or failed in a way that repeating will not mend.
+ * The store refused or failed in a way that repeating will not mend. `advice` says what may, where that is known.
  *
  * @since 0.1.0
  * @category errors
  */
 export class StoreFailure extends Schema.TaggedError<StoreFailure>("effect-ledger/StoreFailure")("StoreFailure", {
   method: Schema.String,
-  cause: Schema.Defect
+  cause: Schema.Defect,
+  advice: Schema.optional(Schema.String)
 }) {
   override get message(): string {
     return `${this.method}: ${
       Predicate.hasProperty(this.cause, "message") ? String(this.cause.message) : String(this.cause)
-    }`
+    }${this.advice === undefined ? "" : `; ${this.advice}`}`
   }
 }
 

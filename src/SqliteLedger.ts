@@ -43,7 +43,7 @@ export interface Options extends StoreLedger.Options {
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, SetupError, SqliteClient.SqliteClient> =>
-  over(options, false)
+  over(options)
 
 /**
  * A ledger in a file, which is created (with its folders) or reopened; `:memory:` lives as long as the Layer. The client
@@ -70,9 +70,9 @@ export const layerFile = (
 ): Layer.Layer<
   Ledger | LedgerAdmin | LedgerStore | ConsumerStore | SqliteClient.SqliteClient | SqlClient.SqlClient,
   SetupError
-> => over(options, true).pipe(Layer.provideMerge(clientLayer(name)))
+> => over(options, name).pipe(Layer.provideMerge(clientLayer(name)))
 
-const over = (options: Options, owned: boolean) =>
+const over = (options: Options, file?: string) =>
   StoreLedger.layerWith(options).pipe(
     Layer.provideMerge(Layer.scopedContext(
       Effect.flatMap(SqliteClient.SqliteClient, (client) =>
@@ -80,7 +80,8 @@ const over = (options: Options, owned: boolean) =>
           prefix: options.prefix ?? "ledger_",
           busyTimeout: options.busyTimeout ?? "10 seconds",
           durability: options.durability ?? "full",
-          owned
+          owned: file !== undefined,
+          isLost: file === undefined || isInMemory(file) ? () => false : lossOf(Path.resolve(file))
         }))
     ))
   )
@@ -88,7 +89,11 @@ const over = (options: Options, owned: boolean) =>
 // the client throws where it cannot open, and sets WAL mode itself before anybody could wait for a lock
 const clientLayer = (name: string): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
   Layer.suspend(() => {
-    if (name !== ":memory:" && name !== "") Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+    if (!isInMemory(name)) {
+      Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+      // SQLite would open it for reading alone, and stay so when it has become writable
+      if (Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)
+    }
     return SqliteClient.layer({ filename: name, disableWAL: true })
   }).pipe(
     Layer.catchAllCause((cause) => {
@@ -98,3 +103,15 @@ const clientLayer = (name: string): Layer.Layer<SqliteClient.SqliteClient | SqlC
       )
     })
   )
+
+const isInMemory = (name: string): boolean => name === ":memory:" || name === ""
+
+/** Whether there is another file at the path than there is now. It costs a few microseconds. */
+const lossOf = (path: string): () => boolean => {
+  const identity = () => {
+    const found = Fs.statSync(path, { throwIfNoEntry: false })
+    return found && `${found.dev} ${found.ino}`
+  }
+  const opened = identity()
+  return () => identity() !== opened
+}

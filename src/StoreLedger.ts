@@ -15,7 +15,8 @@ import { LedgerStore } from "./LedgerStore.js"
  * What every ledger can be told.
  *
  * - `maxPayloadBytes`: the largest canonical JSON of a payload, 1 MiB unless told
- * - `commitTimeout`: how long a write may take before its callers fail with `StoreUnavailable`, 1 minute unless told
+ * - `commitTimeout`: how long a write may take before its callers fail with `StoreUnavailable`, 1 minute unless told; on
+ *   Postgres also how long the server may take to answer any statement (and a second more than `lockTimeout`, at least)
  * - `cacheBytes`: about how much memory the last events of the log may take that are kept at hand for the next who reads
  *   them, 16 MiB unless told; 0 for none. Each such read asks the store whether they are still right
  * - `pollInterval`: how long a subscriber may take to notice what no notification told of, 1 second unless told

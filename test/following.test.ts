@@ -246,7 +246,8 @@ const hinted = (url: Redacted.Redacted) =>
           schema: undefined,
           listen: (channel) => listen(client.config, channel, "300 millis"),
           durability: "full",
-          lockTimeout: "10 seconds"
+          lockTimeout: "10 seconds",
+          commitTimeout: "1 minute"
         }))
     )),
     Layer.provide(PgClient.layer({ url, maxConnections: 2 }))

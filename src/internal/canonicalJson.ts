@@ -38,6 +38,15 @@ export const canonicalJson = (value: unknown, maxLength: number): string | JsonI
   }
 }
 
+/** Whether a value can be the root of a payload. A proxy that was revoked can: the walk tells what is wrong with it. */
+export const isObject = (value: unknown): boolean => {
+  try {
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+  } catch {
+    return true
+  }
+}
+
 /** A string as RFC 8785 writes it. The string must be well-formed. */
 export const quote = (text: string): string => mustEscape.test(text) ? JSON.stringify(text) : `"${text}"`
 
@@ -68,6 +77,8 @@ const fail = (walk: Walk, reason: string): undefined => {
 const write = (value: unknown, walk: Walk): string | undefined => {
   switch (typeof value) {
     case "string": {
+      // before it is looked at: escaped it could be longer than any string
+      if (value.length > walk.maxLength) return fail(walk, "is too large")
       if (!isWellFormed(value)) return fail(walk, "a lone surrogate is not a character")
       return grow(walk, quote(value))
     }
@@ -168,6 +179,8 @@ const writeObject = (value: Record<string, unknown>, walk: Walk): string | undef
 const writeKey = (key: string, walk: Walk): string | undefined =>
   key === "__proto__"
     ? fail(walk, "the key __proto__ is refused: it changes the objects that are built from it")
+    : key.length > walk.maxLength
+    ? fail(walk, "is too large")
     : isWellFormed(key)
     ? grow(walk, quote(key))
     : fail(walk, "a lone surrogate in a key is not a character")

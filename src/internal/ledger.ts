@@ -23,7 +23,7 @@ import * as LedgerMetrics from "../LedgerMetrics.js"
 import type { GroupResult, LedgerStore, Outcome, Row, StoreCondition, StoredRow } from "../LedgerStore.js"
 import * as GroupCommit from "./groupCommit.js"
 import * as Live from "./live.js"
-import { checkCondition, type CheckedQuery, checkId, checkQuery, checkSubscription } from "./query.js"
+import { checkCondition, type CheckedQuery, checkId, checkQuery, checkRunId, checkSubscription } from "./query.js"
 import { decode, encode, FieldIssue, isRecordOf, offsetOf, sameContent } from "./row.js"
 import * as Suffix from "./suffix.js"
 
@@ -224,11 +224,15 @@ export const make = Effect.fnUntraced(function*(
   return {
     ledger: {
       append: (event) => Effect.map(write([event]), (receipts) => receipts[0]!),
-      appendAll: (events) => Effect.suspend(() => write(Array.from(events))),
+      appendAll: (events) => Effect.flatMap(listOf(events), (list) => write(list)),
       appendIf: (condition, events) =>
         Effect.flatMap(
           Effect.suspend(() => checkCondition(condition)),
-          (checked) => write(Array.from(events), checked, (offset) => new AppendConditionFailed({ offset }))
+          (checked) =>
+            Effect.flatMap(
+              listOf(events),
+              (list) => write(list, checked, (offset) => new AppendConditionFailed({ offset }))
+            )
         ),
       get: (id) =>
         Effect.flatMap(Effect.suspend(() => checkId(id)), (checked) =>
@@ -245,7 +249,12 @@ export const make = Effect.fnUntraced(function*(
             })
           )),
       events: collect(readQuery({})),
-      eventsForRun: (runId) => collect(readQuery({ filter: { runId } })),
+      // checked here, as in a filter a field that is undefined means every run
+      eventsForRun: (runId) =>
+        Effect.flatMap(
+          Effect.suspend(() => checkRunId(runId)),
+          (checked) => collect(readQuery({ filter: { runId: checked } }))
+        ),
       runs: store.runs,
       latestOffset: Effect.map(store.head, (head) => head.offset),
       incarnation: Effect.map(store.head, (head) => head.incarnation),
@@ -289,6 +298,19 @@ const pageRows = 1000
 const unlimited = Number.MAX_SAFE_INTEGER
 
 const neverRefused = (): Effect.Effect<never> => Effect.dieMessage("the store refused a condition that nobody set")
+
+/** What the caller gave may be no iterable, or one that throws. */
+const listOf = (events: Iterable<Event>): Effect.Effect<ReadonlyArray<Event>, InvalidEvent> =>
+  Effect.suspend(() => {
+    const list: Array<Event> = []
+    try {
+      for (const event of events) list.push(event)
+      return Effect.succeed(list)
+    } catch {
+      const reason = "expected an iterable of events; reading it threw an exception"
+      return new InvalidEvent({ index: list.length, path: "events", reason })
+    }
+  })
 
 const encodeAll = (events: ReadonlyArray<Event>, maxPayloadBytes: number): ReadonlyArray<Row> | InvalidEvent => {
   const rows: Array<Row> = []

@@ -1,7 +1,7 @@
 /** The store in Postgres. */
 import type { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -13,7 +13,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { createHash, randomUUID } from "node:crypto"
 import { ConsumerStore } from "../ConsumerStore.js"
-import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
+import { IncompatibleStore, type SetupError, type StoreError, StoreFailure, StoreUnavailable } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import {
   type AppendGroup,
@@ -28,7 +28,7 @@ import {
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
-import { reasonOf, toStoreError } from "./sqlError.js"
+import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
   columns,
@@ -37,7 +37,9 @@ import {
   type Names,
   names as makeNames,
   nextOf,
+  otherVersion,
   pageStatement,
+  setUpRow,
   wholeStatement
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
@@ -50,6 +52,8 @@ export interface Options {
   readonly durability: "full" | "relaxed"
   /** How long an append waits for another's transaction before it fails with `StoreUnavailable`. */
   readonly lockTimeout: Duration.DurationInput
+  /** How long the server may take to answer a statement. */
+  readonly commitTimeout: Duration.DurationInput
 }
 
 export const make = Effect.fnUntraced(function*(
@@ -67,15 +71,17 @@ export const make = Effect.fnUntraced(function*(
     Effect.scoped,
     Effect.mapError(setupError)
   )
+  const lockTimeout = Duration.toMillis(options.lockTimeout)
+  const patience = Math.max(Duration.toMillis(options.commitTimeout), lockTimeout + 1000)
   const connections = Transaction.connections(
     (other) => other.constructor === ownClass,
-    Transaction.reserveSafely(client)
+    Effect.map(Transaction.reserveSafely(client), (connection) => patient(connection, patience))
   )
-  const names = yield* connections.reserved((connection) => setUp(connection, options)).pipe(
+  const { isolated, names } = yield* connections.reserved((connection) => setUp(connection, options)).pipe(
     Effect.mapError(setupError)
   )
 
-  const sql = statements(names, Duration.toMillis(options.lockTimeout))
+  const sql = statements(names, lockTimeout)
 
   const read = <A>(
     method: string,
@@ -87,7 +93,9 @@ export const make = Effect.fnUntraced(function*(
       (joined === undefined
         ? retryTransient(connections.reserved((connection) => connection.executeValues(statement, params)))
         : joined.executeValues(statement, params)).pipe(
-          Effect.map(decode),
+          Effect.flatMap((rows) =>
+            Effect.try({ try: () => decode(rows), catch: (error) => toStoreError(method, error, joined !== undefined) })
+          ),
           Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
         ))
 
@@ -143,7 +151,9 @@ export const make = Effect.fnUntraced(function*(
       const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
       return retryTransient(
         connections.reserved((connection) =>
-          Effect.uninterruptible(calls.length === 1 ? write(connection) : inTransaction(connection, write(connection)))
+          Effect.uninterruptible(
+            calls.length === 1 && !isolated ? write(connection) : inTransaction(connection, write(connection))
+          )
         )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
@@ -162,7 +172,7 @@ export const make = Effect.fnUntraced(function*(
           request.after
         ], (all): Page => {
           const rows = all.filter((row) => Number(row[0]) !== 0)
-          const [, incarnation, last, , digest] = all.find((row) => Number(row[0]) === 0) ?? []
+          const [, incarnation, last, , digest] = setUpRow(all.find((row) => Number(row[0]) === 0))
           const head = Number(last ?? 0)
           return {
             incarnation: String(incarnation),
@@ -183,7 +193,7 @@ export const make = Effect.fnUntraced(function*(
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
     head: read("head", sql.head, [], (rows): Head => {
-      const [incarnation, offset, digest] = rows[0] ?? []
+      const [incarnation, offset, digest] = setUpRow(rows[0])
       return {
         incarnation: String(incarnation),
         offset: Number(offset ?? 0),
@@ -247,6 +257,39 @@ const transactionError = (error: unknown): StoreError => toStoreError("transacti
 
 const step = (text: string) => (connection: Connection): Effect.Effect<void, StoreError> =>
   Effect.mapError(run(connection, text), transactionError)
+/**
+ * A statement that the server does not answer in time takes its connection with it: nobody knows when it would be free
+ * again, and the pool has only so many.
+ */
+const patient = (connection: Connection, millis: number): Connection => {
+  const bounded = <A>(statement: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+    Effect.suspend(() => {
+      let late = false
+      const timer = setTimeout(() => {
+        late = true
+        destroy(connection)
+      }, millis)
+      return statement.pipe(
+        Effect.mapError((error) => late ? new SqlError({ cause: unanswered(millis), message: error.message }) : error),
+        Effect.ensuring(Effect.sync(() => clearTimeout(timer)))
+      )
+    })
+  return Object.assign(Object.create(connection) as Connection, {
+    executeRaw: (text: string, params: ReadonlyArray<unknown>) => bounded(connection.executeRaw(text, params)),
+    executeValues: (text: string, params: ReadonlyArray<unknown>) => bounded(connection.executeValues(text, params))
+  })
+}
+
+const unanswered = (millis: number) =>
+  new StoreUnavailable({
+    reason: `the server did not answer a statement within ${millis} ms; look whether it is stuck`
+  })
+
+/** A polite end waits for an answer. */
+const destroy = (connection: Connection): void => {
+  const { pg } = connection as { readonly pg?: { readonly connection?: { readonly stream?: { destroy: () => void } } } }
+  pg?.connection?.stream?.destroy()
+}
 
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))
@@ -264,7 +307,7 @@ const inTransaction = <A, E>(
 
 /**
  * Outside a transaction every statement of ours may be repeated: ids make appends idempotent. A serialization
- * failure comes where the server's default isolation is above READ COMMITTED.
+ * failure comes where the default isolation was raised after the ledger was opened.
  */
 const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
   // the schedule is made when it is needed
@@ -275,7 +318,7 @@ const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, 
     }))
 
 const isTransient = (error: unknown): boolean => {
-  const reason = reasonOf(error)
+  const reason = isPatienceSpent(error) ? undefined : reasonOf(error)
   return reason === "ConnectionError" || reason === "SerializationError"
 }
 
@@ -424,15 +467,21 @@ const outcomesOf = ({ rows }: Call, { conflict, known = [], last }: Answer): Rea
   })
 }
 
+interface SetUp {
+  readonly names: Names
+  /** A statement alone would be in a transaction that others can make fail: appends begin one of their own. */
+  readonly isolated: boolean
+}
+
 const minimumVersion = 150000
 
 const setUp = Effect.fnUntraced(function*(
   connection: Connection,
   options: Options
-): Effect.fn.Return<Names, SqlError | IncompatibleStore | StoreFailure> {
-  const [version, versionText, encoding, current] = (yield* connection.executeValues(
+): Effect.fn.Return<SetUp, SqlError | IncompatibleStore | StoreFailure> {
+  const [version, versionText, encoding, current, isolation] = (yield* connection.executeValues(
     "SELECT current_setting('server_version_num'), current_setting('server_version'), " +
-      "current_setting('server_encoding'), current_schema()",
+      "current_setting('server_encoding'), current_schema(), current_setting('default_transaction_isolation')",
     []
   ))[0]!
   if (Number(version) < minimumVersion) {
@@ -476,10 +525,7 @@ const setUp = Effect.fnUntraced(function*(
     })
   ))
   if (found !== migrations.version) {
-    return yield* new IncompatibleStore({
-      found: `a ledger of set-up version ${found}`,
-      supported: `set-up version ${migrations.version}`
-    })
+    return yield* otherVersion(found, migrations.version)
   }
-  return names
+  return { names, isolated: isolation !== "read committed" }
 })

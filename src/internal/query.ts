@@ -24,7 +24,7 @@ export interface CheckedQuery {
 }
 
 export const checkQuery = (query: Query): Either.Either<CheckedQuery, InvalidQuery> =>
-  attempt(() => {
+  attempt("query", () => {
     object("query", query, ["filter", "after", "through", "direction", "limit"])
     const { after, direction, filter, limit, through } = query
     if (direction !== undefined && direction !== "forward" && direction !== "backward") {
@@ -42,33 +42,39 @@ export const checkQuery = (query: Query): Either.Either<CheckedQuery, InvalidQue
 export const checkSubscription = (
   options: SubscribeOptions
 ): Either.Either<{ readonly filters: ReadonlyArray<StoreFilter>; readonly cursor: Cursor }, InvalidQuery> =>
-  attempt(() => {
+  attempt("options", () => {
     object("options", options, ["after", "filter"])
+    const { after, filter } = options
     return {
-      filters: options.filter === undefined ? [] : withoutAll(filters("filter", options.filter)),
-      cursor: cursor(options.after === undefined ? 0 : options.after)
+      filters: filter === undefined ? [] : withoutAll(filters("filter", filter)),
+      cursor: cursor(after === undefined ? 0 : after)
     }
   })
 
 export const checkCondition = (condition: AppendCondition): Either.Either<StoreCondition, InvalidQuery> =>
-  attempt(() => {
+  attempt("condition", () => {
     object("condition", condition, ["noneMatch", "after"])
     return { noneMatch: filters("noneMatch", condition.noneMatch), after: count("after", condition.after) }
   })
 
 export const checkId = (id: string): Either.Either<string, InvalidQuery> =>
-  attempt(() => {
+  attempt("id", () => {
     check("id", Fields.id(id))
     return id
   })
 
-const attempt = <A>(body: () => A): Either.Either<A, InvalidQuery> =>
+export const checkRunId = (runId: string): Either.Either<string, InvalidQuery> =>
+  attempt("runId", () => {
+    check("runId", Fields.name(runId))
+    return runId
+  })
+
+const attempt = <A>(path: string, body: () => A): Either.Either<A, InvalidQuery> =>
   Either.try({
     try: body,
-    catch: (error) => {
-      if (error instanceof InvalidQuery) return error
-      throw error
-    }
+    // whatever else is thrown comes from a getter or a proxy in what the caller gave
+    catch: (error) =>
+      error instanceof InvalidQuery ? error : new InvalidQuery({ path, reason: "reading it threw an exception" })
   })
 
 const refuse = (path: string, reason: string): never => {
@@ -93,18 +99,22 @@ const count = (path: string, value: unknown): number =>
 const cursor = (after: After): Cursor => {
   if (typeof after === "number") return { after: count("after", after), incarnation: undefined }
   object("after", after, ["after", "incarnation"])
-  if (after.incarnation !== undefined) check("after.incarnation", Fields.name(after.incarnation))
-  return { after: count("after.after", after.after), incarnation: after.incarnation }
+  const { after: offset, incarnation } = after
+  if (incarnation !== undefined) check("after.incarnation", Fields.name(incarnation))
+  return { after: count("after.after", offset), incarnation }
 }
 
 const filters = (path: string, value: Filters): NonEmptyReadonlyArray<StoreFilter> => {
   if (!Array.isArray(value)) return [filter(path, value)]
   if (value.length === 0) refuse(path, "an empty list is ambiguous: leave it out for all events, or name one filter")
   if (value.length > maxFilters) refuse(path, `expected at most ${maxFilters} filters`)
-  return value.map((member, index) => filter(`${path}[${index}]`, member)) as unknown as NonEmptyReadonlyArray<
+  return copy(value).map((member, index) => filter(`${path}[${index}]`, member)) as unknown as NonEmptyReadonlyArray<
     StoreFilter
   >
 }
+
+// what is checked is what is used, holes included: of the caller's object each member is read once
+const copy = (list: ReadonlyArray<unknown>): ReadonlyArray<unknown> => Array.from(list)
 
 // every filter has parameters of its own, and a statement takes only so many
 const maxFilters = 1000
@@ -120,15 +130,16 @@ const filter = (path: string, value: unknown): StoreFilter => {
   object(path, value, ["runId", ...Object.keys(lists), ...times])
   const given = value as Record<string, unknown>
   const checked: Record<string, unknown> = {}
-  if (given.runId !== undefined) {
-    check(`${path}.runId`, Fields.name(given.runId))
-    checked.runId = given.runId
+  const { runId } = given
+  if (runId !== undefined) {
+    check(`${path}.runId`, Fields.name(runId))
+    checked.runId = runId
   }
   for (const [key, checkMember] of Object.entries(lists)) {
     const members = given[key]
     if (members === undefined) continue
     if (!Array.isArray(members)) refuse(`${path}.${key}`, "expected an array")
-    const list = members as ReadonlyArray<unknown>
+    const list = copy(members as ReadonlyArray<unknown>)
     if (list.length === 0) {
       refuse(`${path}.${key}`, "an empty array is ambiguous: leave it out for all, or name one member")
     }

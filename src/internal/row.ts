@@ -2,7 +2,7 @@
 import * as DateTime from "effect/DateTime"
 import type { Event, JsonObject, RecordedEvent } from "../Event.js"
 import type { Row, StoredRow } from "../LedgerStore.js"
-import { canonicalJson, formatPath, isWellFormed } from "./canonicalJson.js"
+import { canonicalJson, formatPath, isObject, isWellFormed } from "./canonicalJson.js"
 import { type Content, digest } from "./digest.js"
 import * as Fields from "./fields.js"
 
@@ -184,9 +184,7 @@ const stored = (column: string, reason: Fields.Refusal): string | undefined =>
   reason === undefined ? undefined : `${column}: ${reason}`
 
 const encodePayload = (payload: unknown, maxBytes: number): string | FieldIssue => {
-  if (typeof payload !== "object" || payload === null || Array.isArray(payload)) {
-    return new FieldIssue("payload", "expected a JSON object")
-  }
+  if (!isObject(payload)) return new FieldIssue("payload", "expected a JSON object")
   const json = canonicalJson(payload, maxBytes)
   if (typeof json !== "string") return new FieldIssue(formatPath("payload", json.path), json.reason)
   return json.length * 3 > maxBytes && Buffer.byteLength(json) > maxBytes

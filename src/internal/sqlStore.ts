@@ -1,4 +1,5 @@
 /** What the SQL of both databases has in common: names, columns, and the queries that read a page. */
+import { IncompatibleStore, StoreFailure } from "../LedgerError.js"
 import type { PageRequest, StoredRow, StoreFilter } from "../LedgerStore.js"
 
 /** The identifiers of one ledger, ready to stand in SQL. */
@@ -24,6 +25,25 @@ const identifier = /^[a-z_][a-z0-9_]{0,39}$/
 /** Why {@link names} refuses. */
 export const badName =
   "a prefix or schema is 1 to 40 lowercase letters, digits and underscores, and does not begin with a digit"
+
+/** The row that says which history this is. Without it nothing can be said of the ledger, not even that it is empty. */
+export const setUpRow = (row: StoredRow | undefined): StoredRow => {
+  if (row === undefined) {
+    throw new StoreFailure({
+      method: "read",
+      cause: new Error("the ledger's set-up record is missing"),
+      advice: "restore it from a backup"
+    })
+  }
+  return row
+}
+
+/** What is found, and what is not supported, where a set-up has another version. */
+export const otherVersion = (found: number, supported: number): IncompatibleStore =>
+  new IncompatibleStore({
+    found: `a ledger of ${Number.isNaN(found) ? "an unknown set-up version" : `set-up version ${found}`}`,
+    supported: `set-up version ${supported}: use a release of effect-ledger that knows the other`
+  })
 
 /** The columns of a stored row, in the order of `StoredRow`. */
 export const columns =

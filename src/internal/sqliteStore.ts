@@ -15,7 +15,13 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
 import { ConsumerStore } from "../ConsumerStore.js"
-import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
+import {
+  IncompatibleStore,
+  type SetupError,
+  type StoreError,
+  StoreFailure,
+  TransactionAborted
+} from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import {
   type AppendGroup,
@@ -33,7 +39,7 @@ import {
 import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
-import { reasonOf, toStoreError } from "./sqlError.js"
+import { driverError, reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
   columns,
@@ -43,10 +49,12 @@ import {
   type Names,
   names as makeNames,
   nextOf,
+  otherVersion,
   pageBytes,
   pageStatement,
   Params,
-  predicate
+  predicate,
+  setUpRow
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
@@ -57,6 +65,8 @@ export interface Options {
   /** The client is ours: its durability is set as the option says, otherwise it is only raised. */
   readonly owned: boolean
   readonly durability: "full" | "relaxed"
+  /** Whether the file that is open is no longer the one at its path. */
+  readonly isLost: () => boolean
 }
 
 export const make = Effect.fnUntraced(function*(
@@ -112,20 +122,26 @@ export const make = Effect.fnUntraced(function*(
 
   yield* setUp(names, options, read, write)
 
+  // what is written to a file that was removed is gone when the program ends: it must not be acknowledged
+  const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
+
   const store: Context.Tag.Service<LedgerStore> = {
     append: (groups) =>
-      exclusively("append", function*(db, joined) {
-        const row = joined ? undefined : onlyRow(groups)
-        const outcome = row &&
-          waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
-        return outcome === undefined
-          ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
-          : [{ _tag: "Written", outcomes: [outcome] }]
-      }),
+      Effect.zipLeft(
+        exclusively("append", function*(db, joined): Generator<void, ReadonlyArray<GroupResult>> {
+          const row = joined ? undefined : onlyRow(groups)
+          const outcome = row &&
+            waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
+          return outcome === undefined
+            ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
+            : [{ _tag: "Written", outcomes: [outcome] }]
+        }),
+        stillThere
+      ),
     page: (request) =>
       read("read", (db) => {
         for (;;) {
-          const [incarnation, last, digest] = db.values(sql.pageHead, [request.after])[0] as StoredRow
+          const [incarnation, last, digest] = setUpRow(db.values(sql.pageHead, [request.after])[0])
           const head = Number(last ?? 0)
           const seen = { incarnation: String(incarnation), head, digest: digest as string | null }
           const through = Math.min(request.through, head)
@@ -139,7 +155,7 @@ export const make = Effect.fnUntraced(function*(
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
     head: read("head", (db): Head => {
-      const [incarnation, offset, digest] = db.values(sql.head)[0]!
+      const [incarnation, offset, digest] = setUpRow(db.values(sql.head)[0])
       return { incarnation: String(incarnation), offset: Number(offset ?? 0), digest: digest as string | null }
     }),
     reset: write("reset", function*(db) {
@@ -172,8 +188,9 @@ export const make = Effect.fnUntraced(function*(
               const db = new Database(connection)
               waitingBriefly(db, busyTimeout, () => db.run("BEGIN IMMEDIATE"))
             })),
-          commit: (connection) => attempt("transaction", () => new Database(connection).run("COMMIT")),
-          rollback: (connection) => Effect.sync(() => undo(new Database(connection), false)),
+          commit: (connection) =>
+            Effect.zipRight(attempt("transaction", () => new Database(connection).run("COMMIT")), stillThere),
+          rollback: (connection) => Effect.sync(() => void undone(new Database(connection), false, undefined)),
           toError: (error) => toStoreError("transaction", error, false)
         }))
   }
@@ -196,6 +213,13 @@ export const make = Effect.fnUntraced(function*(
 
 const attempt = <A>(method: string, body: () => A): Effect.Effect<A, StoreError> =>
   Effect.try({ try: body, catch: (error) => toStoreError(method, error, false) })
+
+const lost = () =>
+  new StoreFailure({
+    method: "append",
+    cause: new Error("the database file was removed or replaced while it was open"),
+    advice: "put it back or accept the loss, open the ledger again, and append the same event again"
+  })
 
 const dialect: Dialect = {
   placeholder: () => "?",
@@ -292,8 +316,7 @@ function* transact<A>(
     try {
       db.run(lock)
     } catch (error) {
-      undo(db, joined)
-      throw error
+      throw undone(db, joined, error)
     }
   })
   try {
@@ -301,18 +324,31 @@ function* transact<A>(
     db.run(joined ? "RELEASE effect_ledger" : "COMMIT")
     return answer
   } catch (error) {
-    undo(db, joined)
-    throw error
+    throw undone(db, joined, error)
   }
 }
 
-const undo = (db: Database, joined: boolean): void => {
+/** Undoes what was done; answers what to fail with. */
+const undone = (db: Database, joined: boolean, error: unknown): unknown => {
   try {
     if (joined) db.run("ROLLBACK TO effect_ledger")
     db.run(joined ? "RELEASE effect_ledger" : "ROLLBACK")
+    return error
   } catch {
-    // SQLite has rolled the transaction back by itself, and what it failed with is on its way to the caller
+    // SQLite has rolled everything back by itself, as it may where the disk is full: nothing of the caller's is left
+    return joined ? abandoned(db, error) : error
   }
+}
+
+const abandoned = (db: Database, error: unknown): TransactionAborted => {
+  const cause = driverError(error)
+  try {
+    // for the client to roll back, and so that nothing is committed before it does
+    db.run("BEGIN")
+  } catch {
+    // it tells of it
+  }
+  return new TransactionAborted({ reason: `the database has undone the whole transaction: ${cause.message}`, cause })
 }
 
 const statements = (names: Names) => ({
@@ -509,16 +545,17 @@ const setUp = (
   write: <A>(method: string, work: (db: Database) => Generator<void, A>) => Effect.Effect<A, StoreError>
 ): Effect.Effect<void, SetupError> =>
   Effect.gen(function*() {
-    const found = yield* read("setup", (db) => {
-      if (options.owned) {
-        db.values("PRAGMA journal_mode = WAL")
-        db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
-        if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
-      } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
-        db.run("PRAGMA synchronous = FULL")
-      }
-      return { library: String(db.values("SELECT sqlite_version()")[0]![0]), version: storedVersion(db, names) }
-    })
+    const found = yield* read("setup", (db) =>
+      waitingBriefly(db, options.owned ? driverBusyTimeout : undefined, () => {
+        if (options.owned) {
+          db.values("PRAGMA journal_mode = WAL")
+          db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
+          if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
+        } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
+          db.run("PRAGMA synchronous = FULL")
+        }
+        return { library: String(db.values("SELECT sqlite_version()")[0]![0]), version: storedVersion(db, names) }
+      }))
     if (!isSafeLibrary(found.library)) {
       return yield* new IncompatibleStore({
         found: `SQLite ${found.library}`,
@@ -536,10 +573,7 @@ const setUp = (
       return migrations.version
     }))
     if (version !== migrations.version) {
-      return yield* new IncompatibleStore({
-        found: `a ledger of set-up version ${version}`,
-        supported: `set-up version ${migrations.version}`
-      })
+      return yield* otherVersion(version, migrations.version)
     }
   }).pipe(
     Effect.mapError((error): SetupError =>

@@ -61,6 +61,59 @@ export const input = (backend: Backend): void => {
       }))
   })
 
+  describe("law 17: what is odd and yet plain data is accepted, and comes back as what it says", () => {
+    const handle = shared(backend.layer)
+
+    it.live.each(odd)("law 17: %s", ([name, fields, said]) =>
+      Effect.gen(function*() {
+        const { ledger } = yield* handle
+        const one = { ...event(name.slice(0, 64)), ...fields } as Event
+        const { offset } = yield* ledger.append(one)
+        const expected = { ...event(one.id), ...said ?? fields } as Event
+        expectEvents(Option.toArray(yield* ledger.get(one.id)), recordedAt(offset, [expected]))
+        expect(yield* ledger.append(one)).toMatchObject({ _tag: "Duplicate", identical: true })
+      }))
+
+    it.live("law 17: a getter is asked once", () =>
+      Effect.gen(function*() {
+        const { ledger } = yield* handle
+        let asked = 0
+        const other = {
+          get a() {
+            return ++asked
+          }
+        }
+        yield* ledger.append(event("asked once", { payload: { other } }))
+        expect(Option.getOrThrow(yield* ledger.get("asked once")).payload).toStrictEqual({ other: { a: 1 } })
+        expect(asked).toBe(1)
+      }))
+
+    it.live("law 17: ids that look alike are two", () =>
+      Effect.gen(function*() {
+        const { ledger } = yield* handle
+        const alike = ["\u00e9", "e\u0301", "\u212b", "\u00c5", "a", "A", "\u0430", " a", "a ", "a\u200b"]
+        const receipts = yield* ledger.appendAll(alike.map((id) => event(id)))
+        expect(receipts.map(({ _tag }) => _tag)).toStrictEqual(alike.map(() => "Appended"))
+        for (const id of alike) expect(Option.getOrThrow(yield* ledger.get(id)).payload).toStrictEqual({ said: id })
+      }))
+  })
+
+  describe("law 17: a batch that cannot be read is refused, and nothing is written", () => {
+    const handle = shared(backend.layer)
+
+    it.live.each(unreadable)("law 17: %s", ([, batch, index]) =>
+      Effect.gen(function*() {
+        const { ledger } = yield* handle
+        const condition = { noneMatch: {}, after: 0 }
+        for (const append of [ledger.appendAll(batch()), ledger.appendIf(condition, batch())]) {
+          const error = yield* failure(append)
+          expect(error).toBeInstanceOf(InvalidEvent)
+          expect(error).toMatchObject({ index, path: "events" })
+        }
+        expect(yield* ledger.latestOffset).toBe(0)
+      }))
+  })
+
   it.scopedLive("law 17: a refused event leaves the ledger as usable as before", () =>
     Effect.gen(function*() {
       const { ledger } = yield* open(backend.layer())
@@ -74,9 +127,89 @@ const wide = "\u{1F600}"
 const mebibyte = 2 ** 20
 const maxInt = 2 ** 31 - 1
 const utc = (millis: number) => DateTime.unsafeMake(millis)
-const nested = (levels: number): object => levels === 1 ? {} : { a: nested(levels - 1) }
-const nestedArrays = (levels: number): unknown => levels === 1 ? [] : [nestedArrays(levels - 1)]
+const nested = (levels: number): object => {
+  let value = {}
+  for (let level = 1; level < levels; level++) value = { a: value }
+  return value
+}
+const nestedArrays = (levels: number): unknown => {
+  let value: ReadonlyArray<unknown> = []
+  for (let level = 1; level < levels; level++) value = [value]
+  return value
+}
 const kindOf = (length: number): string => `a.${"b".repeat(length - 2)}`
+
+/** A proxy that throws whatever is done with it. */
+const revoked = (): object => {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  return proxy
+}
+
+const thrower = (name: "getter" | "index"): unknown =>
+  Object.defineProperty(name === "getter" ? {} : [1], name === "getter" ? "a" : 0, {
+    enumerable: true,
+    get: () => {
+      throw new Error("no")
+    }
+  })
+
+const odd: ReadonlyArray<readonly [name: string, fields: object, said?: object]> = [
+  ["minus zero as a turn", { turn: -0 }, { turn: 0 }],
+  ["minus zero in a payload", { payload: { a: -0, b: [-0] } }, { payload: { a: 0, b: [0] } }],
+  ["numbers at the ends", {
+    payload: { a: [2 ** 53, 2 ** 53 + 2, -(2 ** 53), 5e-324, Number.MAX_VALUE, 1e21, 1e-7, 0.1 + 0.2] }
+  }],
+  ["keys that objects inherit", {
+    payload: { constructor: 1, prototype: { toString: 2 }, hasOwnProperty: 3, valueOf: 4, toJSON: 5 }
+  }],
+  ["keys that are numbers, empty, NUL, or no identifiers", {
+    payload: { 10: 1, 2: 2, "": 3, "\0": 4, "a b": 5, "\u2028": 6, "\ufeff": 7, "01": 8, "-1": 9, length: 10 }
+  }],
+  ["text of every sort", {
+    payload: {
+      t: "\0 \u0001 \\ \" ' \u2028 \u2029 \ufeff \uffff \u202e \u{10ffff} \u{1F468}\u200D\u{1F469} {} $1 %s NULL"
+    }
+  }],
+  ["names of every sort", {
+    runId: "'; DROP TABLE ledger_events; --",
+    actor: "\u0001\\\"{},NULL\u2028",
+    sessionId: "NULL",
+    modelProfile: "null",
+    modelId: "\ufeff \uffff"
+  }],
+  ["what is frozen", { payload: Object.freeze({ a: Object.freeze([1]) }) }],
+  ["a proxy that answers as its target", { payload: new Proxy({ a: new Proxy([1], {}) }, {}) }, {
+    payload: { a: [1] }
+  }],
+  ["what cannot be enumerated is not there", {
+    payload: Object.defineProperty({ a: 1 }, "hidden", { value: () => 1, enumerable: false })
+  }, { payload: { a: 1 } }],
+  ["what is inherited is not there", {
+    payload: Object.assign(Object.create(Object.assign(Object.create(null), { isPrototypeOf: 1, b: () => 2 })), {
+      a: 1
+    })
+  }, { payload: { a: 1 } }]
+]
+
+const unreadable: ReadonlyArray<readonly [name: string, batch: () => Iterable<Event>, index: number]> = [
+  ["null", () => null as never, 0],
+  ["undefined", () => undefined as never, 0],
+  ["a number", () => 5 as never, 0],
+  ["one event", () => event("alone") as never, 0],
+  ["an asynchronous iterable", () => (async function*() {})() as never, 0],
+  ["a proxy that was revoked", () => revoked() as never, 0],
+  ["an iterator that is none", () => ({ [Symbol.iterator]: () => 5 }) as never, 0],
+  ["an iterable that throws at its start", () => ({
+    [Symbol.iterator]: () => {
+      throw new Error("no")
+    }
+  }), 0],
+  ["an iterable that throws after two", function*() {
+    yield* events(2, "before")
+    throw new Error("no")
+  }, 2]
+]
 
 const accepted: ReadonlyArray<readonly [name: string, fields: Partial<Event>]> = [
   ["an id of one character", { id: "x" }],
@@ -187,7 +320,7 @@ const bads: Readonly<Record<string, ReadonlyArray<unknown>>> = {
     5,
     ["a.b"]
   ],
-  turn: [-1, 0.5, Number.NaN, Infinity, -Infinity, maxInt + 1, 2 ** 53, "1", 1n, null, true],
+  turn: [-1, 0.5, Number.NaN, Infinity, -Infinity, maxInt + 1, 2 ** 53, "1", 1n, null, true, Object(1), [1]],
   schemaVersion: [0, -1, 1.5, Number.NaN, maxInt + 1, "1", null],
   createdAt: [
     new Date(0),
@@ -244,7 +377,8 @@ const payloads: ReadonlyArray<readonly [name: string, payload: unknown, path: st
   ["with a __proto__ key at the top", JSON.parse("{\"__proto__\":1}"), "payload.__proto__"],
   ["129 levels deep", nested(129), `payload${".a".repeat(128)}`],
   ["129 levels deep in arrays", { a: nestedArrays(128) }, `payload.a${"[0]".repeat(127)}`],
-  ["far too deep", nested(5000), `payload${".a".repeat(128)}`],
+  ["far too deep", nested(10_000), `payload${".a".repeat(128)}`],
+  ["far too deep in arrays", { a: nestedArrays(10_000) }, `payload.a${"[0]".repeat(127)}`],
   // oxlint-disable-next-line no-sparse-arrays
   ["with a hole in an array", { a: [1, , 3] }, "payload.a[1]"],
   ["with an array that is all holes", { a: new Array(3) }, "payload.a[0]"],
@@ -252,6 +386,31 @@ const payloads: ReadonlyArray<readonly [name: string, payload: unknown, path: st
   ["with an array with a symbol", { a: symbolic }, "payload.a"],
   ["with a lone surrogate", { a: "x\ud800" }, "payload.a"],
   ["with a lone surrogate in a key", { a: { "\udc00": 1 } }, "payload.a[\"\\udc00\"]"],
+  ["with an invalid Date", { a: new Date(Number.NaN) }, "payload.a"],
+  ["with a time in a zone", { a: DateTime.unsafeMakeZoned(0, { timeZone: "Asia/Tokyo" }) }, "payload.a"],
+  ["with a boxed string", { a: new String("x") }, "payload.a"],
+  ["with a boxed boolean", { a: new Boolean(false) }, "payload.a"],
+  ["with a boxed BigInt", { a: Object(1n) }, "payload.a"],
+  ["with a buffer", { a: Buffer.from("x") }, "payload.a"],
+  ["with an ArrayBuffer", { a: new ArrayBuffer(2) }, "payload.a"],
+  ["with a WeakMap", { a: new WeakMap() }, "payload.a"],
+  ["with a generator", { a: (function*() {})() }, "payload.a"],
+  ["with a URL", { a: new URL("http://localhost/") }, "payload.a"],
+  ["with an array of a class of its own", { a: new (class List extends Array {})() }, "payload.a"],
+  ["with the arguments of a call", {
+    a: (function() {
+      return arguments
+    })()
+  }, "payload.a"],
+  ["with toJSON among data", { a: { toJSON: () => ({}), b: 1 } }, "payload.a.toJSON"],
+  ["with surrogates in the wrong order", { a: "\udc00\ud800" }, "payload.a"],
+  ["with a high surrogate before a pair", { a: "\ud83d\ud83d\ude00" }, "payload.a"],
+  ["that is a proxy that was revoked", revoked(), "payload"],
+  ["with a proxy that was revoked", { a: [revoked()] }, "payload"],
+  ["that is a proxy of a Map", new Proxy(new Map(), {}), "payload"],
+  ["with an array whose member throws", { a: thrower("index") }, "payload"],
+  ["with a getter that throws, far inside", { a: [{ b: thrower("getter") }] }, "payload"],
+  ["with a string that escapes to more than a string can hold", { a: "\u0001".repeat(2 ** 28) }, "payload.a"],
   [
     "with a bad value under a key that is no identifier",
     { "two words": [{ "": undefined }] },
@@ -306,6 +465,11 @@ const refused: ReadonlyArray<readonly [name: string, bad: Event, path: unknown]>
   ["an unknown field that is undefined", withField({ extra: undefined }), "extra"],
   ["the offset of a recorded event", withField({ offset: 1 }), "offset"],
   ["snake case", withField({ run_id: "run-1" }), "run_id"],
+  ["a __proto__ key", Object.defineProperty(withField({}), "__proto__", { value: {}, enumerable: true }), "__proto__"],
+  ["a field that throws", Object.defineProperty(withField({}), "turn", { get: () => revoked().constructor }), "event"],
+  ["a proxy that was revoked", revoked() as Event, "event"],
+  ["an array", [event("bad")] as unknown as Event, "0"],
+  ["a function", (() => event("bad")) as unknown as Event, "event"],
   ["null", null as unknown as Event, "event"],
   ["undefined", undefined as unknown as Event, "event"],
   ["text", "event" as unknown as Event, "event"]

@@ -237,7 +237,26 @@ export const query = (backend: Backend): void => {
       ["a negative limit", { limit: -1 }, "limit"],
       ["a fractional limit", { limit: 0.5 }, "limit"],
       ["null as a limit", { limit: null }, "limit"],
-      ["a direction of its own", { direction: "sideways" }, "direction"]
+      ["a direction of its own", { direction: "sideways" }, "direction"],
+      ["a query that cannot be read", revoked(), "query"],
+      ["a filter that cannot be read", { filter: revoked() }, "query"],
+      ["filters that cannot be read", { filter: [{}, revoked()] }, "query"],
+      ["kinds that cannot be read", { filter: { kinds: revoked() } }, "query"],
+      ["a cursor that cannot be read", { after: revoked() }, "query"],
+      ["a field that throws", {
+        get limit(): never {
+          throw new Error("no")
+        }
+      }, "query"],
+      ["a hole for a filter", { filter: new Array(1) }, "filter[0]"],
+      ["a hole for a kind", { filter: { kinds: new Array(1) } }, "filter.kinds[0]"],
+      ["a hole among actors", { filter: { actors: Object.assign(new Array(2), { 0: "ada" }) } }, "filter.actors[1]"],
+      ["a BigInt", { after: 1n }, "after"],
+      ["a boxed number", { limit: new Number(1) }, "limit"],
+      ["a symbol", { through: Symbol("s") }, "through"],
+      ["a function as a filter", { filter: () => true }, "filter"],
+      ["a set of kinds", { filter: { kinds: new Set(["a.b"]) } }, "filter.kinds"],
+      ["a __proto__ key", { filter: JSON.parse("{\"__proto__\":{\"runId\":\"x\"}}") }, "filter.__proto__"]
     ]
 
     it.live.each(bad)("law 17: %s", ([, query, path]) =>
@@ -257,7 +276,8 @@ export const query = (backend: Backend): void => {
         for (const id of ["", "x".repeat(65), "\0", "\ud800"]) {
           expect(yield* failure(ledger.get(id))).toMatchObject({ _tag: "InvalidQuery", path: "id" })
         }
-        for (const runId of ["", "x".repeat(256), "\0", "\ud800"]) {
+        // undefined would be every run, in a filter
+        for (const runId of ["", "x".repeat(256), "\0", "\ud800", undefined as never, null as never]) {
           const error = yield* failure(ledger.eventsForRun(runId))
           expect(error).toMatchObject({ _tag: "InvalidQuery", path: expect.stringMatching(/runId$/) })
         }
@@ -274,7 +294,10 @@ export const query = (backend: Backend): void => {
       ["no offset", { noneMatch: {} }, "after"],
       ["a negative offset", { noneMatch: {}, after: -1 }, "after"],
       ["a fractional offset", { noneMatch: {}, after: 0.5 }, "after"],
-      ["a cursor", { noneMatch: {}, after: { after: 0 } }, "after"]
+      ["a cursor", { noneMatch: {}, after: { after: 0 } }, "after"],
+      ["nothing that can be read", revoked(), "condition"],
+      ["a filter that cannot be read", { noneMatch: revoked(), after: 0 }, "condition"],
+      ["a hole for a filter", { noneMatch: new Array(1), after: 0 }, "noneMatch[0]"]
     ])(
       "law 17: a condition with %s is refused, and nothing is written",
       ([, condition, path]) =>
@@ -287,4 +310,11 @@ export const query = (backend: Backend): void => {
         })
     )
   })
+}
+
+/** A proxy that throws whatever is done with it. */
+const revoked = (): object => {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  return proxy
 }
