@@ -205,7 +205,7 @@ export const make = Effect.fnUntraced(function*(
               // whoever stops here would hold the locks of the transaction for ever
               (maxIdle === undefined ? "" : `; SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(maxIdle)}`)
           ),
-          commit: step("COMMIT"),
+          commit,
           rollback: step("ROLLBACK"),
           toError: transactionError
         }))
@@ -238,6 +238,17 @@ const transactionError = (error: unknown): StoreError => toStoreError("transacti
 
 const step = (text: string) => (connection: Connection): Effect.Effect<void, StoreError> =>
   Effect.mapError(run(connection, text), transactionError)
+
+// where a statement failed, and the effect made nothing of it, the server rolls back and calls that a success
+const commit = (connection: Connection): Effect.Effect<void, StoreError> =>
+  Effect.flatMap(
+    Effect.mapError(connection.executeRaw("COMMIT", []), transactionError),
+    (result) =>
+      (result as { readonly command: string }).command === "COMMIT" ? Effect.void : new StoreFailure({
+        method: "transaction",
+        cause: new Error("a statement failed in it, so the server has rolled it back")
+      })
+  )
 
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))
