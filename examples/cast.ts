@@ -50,6 +50,8 @@ const opening = (runId: string): Line => ({
   actor: "conductor",
   payload: {
     text: `One telescope, one hour of darkness, four wishes: ${targetsOf(runId).join(", ")}.`,
+    scenario: "observatory",
+    cast: ["ada", "bo", "cy"],
     targets: targetsOf(runId)
   }
 })
@@ -107,7 +109,13 @@ const ending = (history: ReadonlyArray<Event.Event>): Line => {
   return {
     kind: "run.finished",
     actor: "conductor",
-    payload: { text: `We look at ${target}, through ${clouds} % cloud.`, target, clouds }
+    payload: {
+      text: `We look at ${target}, through ${clouds} % cloud.`,
+      target,
+      clouds,
+      winner: target,
+      reason: "every wish was heard"
+    }
   }
 }
 

@@ -3,9 +3,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Redacted, Stream } from "effect"
 import { randomInt } from "node:crypto"
-import * as Fs from "node:fs"
 import * as Net from "node:net"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import { Client } from "pg"
 import { Event, type Ledger, StoreLedger } from "../src/index.js"
@@ -15,8 +13,8 @@ import * as PgLedger from "../src/PgLedger.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
 import { open } from "./contract/handle.js"
 import { digester, random } from "./support/following.js"
-import { type PostgresServer, startPostgres } from "./support/postgres.js"
-import { startScript } from "./support/processes.js"
+import type { PostgresServer } from "./support/postgres.js"
+import { finished, folder, postgres, type Process, start, until } from "./support/running.js"
 
 const listenerName = "effect-ledger listener"
 const seed = process.env["TEST_SEED"] ?? String(randomInt(2 ** 31))
@@ -216,16 +214,6 @@ describe("a LISTEN connection", () => {
   })
 })
 
-const folder = Effect.acquireRelease(
-  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-"))),
-  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
-)
-
-const postgres = Effect.acquireRelease(
-  Effect.promise(() => startPostgres()),
-  (server) => Effect.promise(() => server.stop())
-)
-
 const event = (turn: number): Effect.Effect<Event.Event> =>
   Effect.orDie(Event.create({
     id: Event.deterministicId("following", String(turn)),
@@ -262,74 +250,6 @@ const follow = (ledger: Ledger.Ledger["Type"]) => {
     Effect.as(seen)
   )
 }
-
-interface Process {
-  /** What it printed, in whole lines. */
-  readonly lines: ReadonlyArray<string>
-  /** How it ended. */
-  readonly ended: () => number | string | undefined
-  readonly errors: () => string
-  readonly failure: () => string
-  readonly kill: Effect.Effect<void>
-}
-
-const start = (
-  script: string,
-  args: ReadonlyArray<string>,
-  env: Record<string, string>,
-  onLine: (line: string) => void = () => {},
-  execArgv: ReadonlyArray<string> = []
-) =>
-  Effect.acquireRelease(
-    Effect.promise(async (): Promise<Process> => {
-      const child = await startScript(script, args, env, execArgv)
-      const lines: Array<string> = []
-      let rest = ""
-      let errors = ""
-      let ended: number | string | undefined
-      child.stdin?.on("error", () => {})
-      child.stderr?.on("data", (chunk) => errors += String(chunk))
-      child.stdout?.on("data", (chunk) => {
-        const parts = (rest + String(chunk)).split("\n")
-        rest = parts.pop() ?? ""
-        for (const line of parts) {
-          lines.push(line)
-          onLine(line)
-        }
-      })
-      const end = new Promise<void>((resolve) => {
-        child.on("error", (error) => {
-          errors += String(error)
-        })
-        child.on("close", (code, signal) => {
-          ended = code ?? signal ?? "unknown"
-          resolve()
-        })
-      })
-      return {
-        lines,
-        ended: () => ended,
-        errors: () => errors,
-        failure: () => `${script} ${args.join(" ")} ended with ${ended}: ${lines.at(-1)}\n${errors.slice(-4000)}`,
-        kill: Effect.promise(() => {
-          child.kill("SIGKILL")
-          return end
-        })
-      }
-    }),
-    (process) => process.kill
-  )
-
-const until = (condition: () => boolean, processes: ReadonlyArray<Process> = []): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    if (condition()) return Effect.void
-    const failed = processes.find((process) => process.ended() !== undefined && process.ended() !== 0)
-    return failed === undefined
-      ? Effect.zipRight(Effect.sleep("5 millis"), until(condition, processes))
-      : Effect.dieMessage(failed.failure())
-  })
-
-const finished = (process: Process): Effect.Effect<void> => until(() => process.ended() === 0, [process])
 
 const isReading = ({ lines }: Process): boolean => lines.length > 0
 

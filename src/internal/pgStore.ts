@@ -224,7 +224,7 @@ export const make = Effect.fnUntraced(function*(
               // whoever stops here would hold the locks of the transaction for ever
               (maxIdle === undefined ? "" : `; SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(maxIdle)}`)
           ),
-          commit: step("COMMIT"),
+          commit,
           rollback: step("ROLLBACK"),
           toError: transactionError
         }))
@@ -290,6 +290,17 @@ const destroy = (connection: Connection): void => {
   const { pg } = connection as { readonly pg?: { readonly connection?: { readonly stream?: { destroy: () => void } } } }
   pg?.connection?.stream?.destroy()
 }
+
+// where a statement failed, and the effect made nothing of it, the server rolls back and calls that a success
+const commit = (connection: Connection): Effect.Effect<void, StoreError> =>
+  Effect.flatMap(
+    Effect.mapError(connection.executeRaw("COMMIT", []), transactionError),
+    (result) =>
+      (result as { readonly command: string }).command === "COMMIT" ? Effect.void : new StoreFailure({
+        method: "transaction",
+        cause: new Error("a statement failed in it, so the server has rolled it back")
+      })
+  )
 
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))

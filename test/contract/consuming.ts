@@ -364,6 +364,32 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
         yield* eventually(inContext(handle, Consumer.status), ([status]) => status?.lag === 0)
         expect(yield* notes).toStrictEqual(events(60).map(({ id }) => id))
       }))
+
+    it.scopedLive("exactly once: a handler that hides a failed statement loses no event", () =>
+      Effect.gen(function*() {
+        const handle = yield* open(client())
+        const { note, notes } = Context.get(handle.context, Client)
+        yield* handle.ledger.appendAll(events(9))
+        const hide = (one: RecordedEvent) =>
+          Effect.zipRight(
+            Effect.orDie(note(one.id)),
+            // with it, Postgres has given up the whole transaction, and answers COMMIT with a rollback
+            one.offset % 3 === 0 ? Effect.ignore(note(null as unknown as string)) : Effect.void
+          )
+        const { fiber } = yield* consume(handle, { delivery: "exactlyOnce", batch: 3, handler: hide })
+        const [status] = yield* eventually(inContext(handle, Consumer.status), ([status]) =>
+          status?.lag === 0 || fiber.unsafePoll() !== null)
+        // either it is as if nothing had failed, or the consumer stops: what is passed is written
+        expect(yield* notes).toStrictEqual(
+          events(9).map(({ id }) =>
+            id
+          ).slice(0, status?.offset ?? 0)
+        )
+        if (status?.lag !== 0) {
+          const error = yield* failure(Fiber.join(fiber))
+          expect(error).toMatchObject({ _tag: "StoreFailure", method: "transaction" })
+        }
+      }))
   }
 
   if (backend.stored !== undefined) {
