@@ -29,8 +29,8 @@ import * as StoreLedger from "./StoreLedger.js"
  * - `schema`: where they are, created when it is missing; the connection's current schema unless told
  * - `durability`: `full` (the default) survives a crash of the server; `relaxed` commits without waiting for its disk
  * - `lockTimeout`: how long an append waits for another transaction that appends, 10 seconds unless told
- * - `listen`: false where LISTEN cannot work, as behind a transaction pooler; subscribers then look four times a second.
- *   Otherwise they have one connection of their own, as long as there are any
+ * - `listen`: false where LISTEN cannot work, as behind a transaction pooler; subscribers then look four times a second,
+ *   and statements are not prepared. Otherwise they have one connection of their own, as long as there are any
  *
  * @since 0.1.0
  * @category models
@@ -64,22 +64,7 @@ export interface UrlOptions extends Options {
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, SetupError, PgClient.PgClient> =>
-  StoreLedger.layerWith(options).pipe(
-    Layer.provideMerge(Layer.scopedContext(
-      Effect.flatMap(PgClient.PgClient, (client) =>
-        pgStore.make(client, {
-          prefix: options.prefix ?? "ledger_",
-          schema: options.schema,
-          listen: (channel) =>
-            options.listen === false
-              ? Stream.repeatEffect(Effect.sleep("250 millis"))
-              : listen(client.config, channel),
-          durability: options.durability ?? "full",
-          lockTimeout: options.lockTimeout ?? "10 seconds",
-          commitTimeout: options.commitTimeout ?? "1 minute"
-        }))
-    ))
-  )
+  over(options, undefined)
 
 /**
  * A ledger at a connection URL, with a pool of its own. `sslmode` and the other parameters of `pg` are understood. The
@@ -105,24 +90,46 @@ export const layerUrl = (
 ): Layer.Layer<
   Ledger | LedgerAdmin | LedgerStore | ConsumerStore | PgClient.PgClient | SqlClient.SqlClient,
   SetupError
-> => layer(options).pipe(Layer.provideMerge(clientLayer(url, options)))
+> =>
+  Layer.unwrapScoped(
+    Effect.map(
+      Effect.mapError(pool(url, options), connectError),
+      (pool) => Layer.provideMerge(over(options, pool), clientLayer(pool))
+    )
+  )
 
-const clientLayer = (
-  url: Redacted.Redacted,
-  options: UrlOptions
-): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
+const over = (options: Options, pool: Pg.Pool | undefined) =>
+  StoreLedger.layerWith(options).pipe(
+    Layer.provideMerge(Layer.scopedContext(
+      Effect.flatMap(PgClient.PgClient, (client) =>
+        pgStore.make(client, {
+          prefix: options.prefix ?? "ledger_",
+          schema: options.schema,
+          listen: (channel) =>
+            options.listen === false
+              ? Stream.repeatEffect(Effect.sleep("250 millis"))
+              : listen(client.config, channel),
+          durability: options.durability ?? "full",
+          lockTimeout: options.lockTimeout ?? "10 seconds",
+          commitTimeout: options.commitTimeout ?? "1 minute",
+          pool,
+          prepared: options.listen !== false
+        }))
+    ))
+  )
+
+const clientLayer = (pool: Pg.Pool): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
   Layer.scopedContext(
     Effect.map(
-      PgClient.fromPool({ acquire: pool(url, options) }),
+      PgClient.fromPool({ acquire: Effect.succeed(pool) }),
       (client) => Context.make(PgClient.PgClient, client).pipe(Context.add(SqlClient.SqlClient, client))
     )
-  ).pipe(
-    Layer.provide(Reactivity.layer),
-    Layer.mapError((error): SetupError => {
-      const failure = toStoreError("connect", error, false)
-      return failure._tag === "TransactionAborted" ? new StoreFailure({ method: "connect", cause: failure }) : failure
-    })
-  )
+  ).pipe(Layer.provide(Reactivity.layer), Layer.mapError(connectError))
+
+const connectError = (error: unknown): SetupError => {
+  const failure = toStoreError("connect", error, false)
+  return failure._tag === "TransactionAborted" ? new StoreFailure({ method: "connect", cause: failure }) : failure
+}
 
 const pool = (url: Redacted.Redacted, options: UrlOptions) =>
   Effect.acquireRelease(

@@ -235,6 +235,8 @@ const hinted = (url: Redacted.Redacted) =>
           listen: (channel) => listen(client.config, channel, "300 millis"),
           durability: "full",
           lockTimeout: "10 seconds",
+          pool: undefined,
+          prepared: true,
           commitTimeout: "1 minute"
         }))
     )),

@@ -185,18 +185,23 @@ export const make = Effect.fnUntraced(function*(
   const readQuery = (query: Parameters<Service["read"]>[0]): Stream.Stream<RecordedEvent, ReadError> =>
     Stream.unwrap(Effect.map(Effect.suspend(() => checkQuery(query)), read))
 
-  const collect = (
-    stream: Stream.Stream<RecordedEvent, ReadError>
-  ): Effect.Effect<ReadonlyArray<RecordedEvent>, ReadError> =>
+  /** All of it as an array, page by page and without a stream, which would cost as much as a small page. */
+  const collect = (filters: CheckedQuery["filters"]): Effect.Effect<ReadonlyArray<RecordedEvent>, ReadError> =>
     Effect.suspend(() => {
+      const checked: CheckedQuery = {
+        filters,
+        cursor: { after: 0, incarnation: undefined },
+        through: unlimited,
+        backward: false,
+        limit: unlimited
+      }
       const all: Array<RecordedEvent> = []
-      return Effect.as(
-        Stream.runForEachChunk(stream, (chunk) =>
-          Effect.sync(() => {
-            for (const event of chunk) all.push(event)
-          })),
-        all
-      )
+      const from = (state: ReadState): Effect.Effect<ReadonlyArray<RecordedEvent>, ReadError> =>
+        Effect.flatMap(readPage(checked, state), ([events, rest]) => {
+          for (const event of events) all.push(event)
+          return Option.isNone(rest) ? Effect.succeed(all) : from(rest.value)
+        })
+      return from({ incarnation: undefined, failure: undefined, left: unlimited, after: 0, through: unlimited })
     })
 
   const live = yield* Live.make({
@@ -248,12 +253,12 @@ export const make = Effect.fnUntraced(function*(
               }
             })
           )),
-      events: collect(readQuery({})),
+      events: collect([]),
       // checked here, as in a filter a field that is undefined means every run
       eventsForRun: (runId) =>
         Effect.flatMap(
           Effect.suspend(() => checkRunId(runId)),
-          (checked) => collect(readQuery({ filter: { runId: checked } }))
+          (runId) => collect([{ runId }])
         ),
       runs: store.runs,
       latestOffset: Effect.map(store.head, (head) => head.offset),

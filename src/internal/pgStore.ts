@@ -12,6 +12,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { createHash, randomUUID } from "node:crypto"
+import type { Pool, QueryArrayConfig } from "pg"
 import { ConsumerStore } from "../ConsumerStore.js"
 import { IncompatibleStore, type SetupError, type StoreError, StoreFailure, StoreUnavailable } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
@@ -54,7 +55,14 @@ export interface Options {
   readonly lockTimeout: Duration.DurationInput
   /** How long the server may take to answer a statement. */
   readonly commitTimeout: Duration.DurationInput
+  /** The client's pool, where it is ours: asked directly it takes half the time. */
+  readonly pool: Pool | undefined
+  /** Whether statements are prepared, which a pooler of transactions does not bear. */
+  readonly prepared: boolean
 }
+
+/** A statement that returns rows. */
+type Execute = (text: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<StoredRow>, unknown>
 
 export const make = Effect.fnUntraced(function*(
   client: SqlClient,
@@ -83,6 +91,13 @@ export const make = Effect.fnUntraced(function*(
 
   const sql = statements(names, lockTimeout)
 
+  const reserved: Execute = (text, params) =>
+    connections.reserved((connection) => connection.executeValues(text, params))
+  /** Outside a transaction. */
+  const execute = options.pool === undefined
+    ? reserved
+    : executeOn(options.pool, patience, options.prepared)
+
   const read = <A>(
     method: string,
     statement: string,
@@ -91,7 +106,7 @@ export const make = Effect.fnUntraced(function*(
   ): Effect.Effect<A, StoreError> =>
     Effect.flatMap(connections.joined, (joined) =>
       (joined === undefined
-        ? retryTransient(connections.reserved((connection) => connection.executeValues(statement, params)))
+        ? retryTransient(execute(statement, params))
         : joined.executeValues(statement, params)).pipe(
           Effect.flatMap((rows) =>
             Effect.try({ try: () => decode(rows), catch: (error) => toStoreError(method, error, joined !== undefined) })
@@ -126,7 +141,7 @@ export const make = Effect.fnUntraced(function*(
     again = notifying
     if (notifying) return Effect.void
     notifying = true
-    return connections.reserved((connection) => connection.executeValues(sql.notify, [channel])).pipe(
+    return execute(sql.notify, [channel]).pipe(
       Effect.ignore,
       Effect.zipRight(Effect.suspend(() => {
         notifying = false
@@ -141,20 +156,20 @@ export const make = Effect.fnUntraced(function*(
   ): Effect.Effect<ReadonlyArray<GroupResult>, StoreError> => {
     const calls = plan(groups)
     const full = options.durability === "full"
-    const callAll = (connection: Connection, commits: string, channel: string | null) =>
+    const callAll = (execute: Execute, commits: string, channel: string | null) =>
       Effect.map(
-        Effect.forEach(calls, (call) => callAppend(connection, sql, call, commits, channel)),
+        Effect.forEach(calls, (call) => callAppend(execute, sql, call, commits, channel)),
         (answers) => collect(groups, calls, answers)
       )
     return Effect.flatMap(connections.joined, (joined) => {
-      if (joined !== undefined) return inSavepoint(joined, "append", callAll(joined, full ? "on" : "", channel))
-      const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
+      if (joined !== undefined) return inSavepoint(joined, "append", callAll(on(joined), full ? "on" : "", channel))
+      const write = (execute: Execute) => callAll(execute, full ? "on" : "off", null)
       return retryTransient(
-        connections.reserved((connection) =>
-          Effect.uninterruptible(
-            calls.length === 1 && !isolated ? write(connection) : inTransaction(connection, write(connection))
+        calls.length === 1 && !isolated
+          ? Effect.uninterruptible(write(execute))
+          : connections.reserved((connection) =>
+            Effect.uninterruptible(inTransaction(connection, write(on(connection))))
           )
-        )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
         Effect.zipLeft(notify)
@@ -257,6 +272,50 @@ const transactionError = (error: unknown): StoreError => toStoreError("transacti
 
 const step = (text: string) => (connection: Connection): Effect.Effect<void, StoreError> =>
   Effect.mapError(run(connection, text), transactionError)
+const on = (connection: Connection): Execute => (text, params) => connection.executeValues(text, params)
+
+const executeOn = (pool: Pool, millis: number, prepared: boolean): Execute => {
+  const named = new Map<string, string>()
+  const nameOf = (text: string): string | undefined => {
+    const known = named.get(text)
+    if (known !== undefined || !prepared || named.size >= maxNamed) return known
+    const name = `effect_ledger_${named.size}`
+    named.set(text, name)
+    return name
+  }
+  return (text, params) =>
+    Effect.async((resume) => {
+      const query: QueryArrayConfig & { readonly query_timeout: number } = {
+        text,
+        values: params as Array<unknown>,
+        rowMode: "array",
+        query_timeout: millis
+      }
+      const name = nameOf(text)
+      if (name !== undefined) query.name = name
+      pool.connect((error, client, release) => {
+        if (client === undefined) return resume(Effect.fail(error))
+        // the query is told as well
+        client.on("error", ignore)
+        client.query<Array<unknown>>(query, (error: Error | null, result) => {
+          client.off("error", ignore)
+          // what the server refuses leaves the connection as it was; anything else ends it
+          release(error !== null && !("severity" in error && error.severity === "ERROR"))
+          resume(
+            error === null
+              ? Effect.succeed(result.rows)
+              : Effect.fail(error.message === "Query read timeout" ? unanswered(millis) : error)
+          )
+        })
+      })
+    })
+}
+
+const ignore = (): void => {}
+
+/** Each connection keeps them; queries of many shapes are not worth it. */
+const maxNamed = 32
+
 /**
  * A statement that the server does not answer in time takes its connection with it: nobody knows when it would be free
  * again, and the pool has only so many.
@@ -415,14 +474,14 @@ const maxCallRows = 2000
 const maxCallLength = 2 ** 22
 
 const callAppend = (
-  connection: Connection,
+  execute: Execute,
   sql: Statements,
   { condition, rows }: Call,
   commits: string,
   channel: string | null
-): Effect.Effect<Answer, SqlError> =>
+): Effect.Effect<Answer, unknown> =>
   Effect.map(
-    connection.executeValues(sql.append, [
+    execute(sql.append, [
       textArray(rows.map((row) => row.id)),
       textArray(rows.map((row) => row.runId)),
       numberArray(rows.map((row) => row.turn)),
