@@ -141,7 +141,9 @@ export const make = Effect.fnUntraced(function*(
       const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
       return retryTransient(
         connections.reserved((connection) =>
-          Effect.uninterruptible(calls.length === 1 ? write(connection) : inTransaction(connection, write(connection)))
+          Effect.uninterruptible(
+            calls.length === 1 ? write(connection) : inTransaction(connection, write(connection), sql.idleTimeout)
+          )
         )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
@@ -189,7 +191,9 @@ export const make = Effect.fnUntraced(function*(
       return joined !== undefined
         ? inSavepoint(joined, "reset", work(joined))
         : Effect.mapError(
-          connections.reserved((connection) => Effect.uninterruptible(inTransaction(connection, work(connection)))),
+          connections.reserved((connection) =>
+            Effect.uninterruptible(inTransaction(connection, work(connection), sql.idleTimeout))
+          ),
           (error) => toStoreError("reset", error, false)
         )
     }),
@@ -213,9 +217,11 @@ const run = (connection: Connection, text: string): Effect.Effect<void, SqlError
 
 const inTransaction = <A, E>(
   connection: Connection,
-  effect: Effect.Effect<A, E>
+  effect: Effect.Effect<A, E>,
+  idleTimeout?: string
 ): Effect.Effect<A, E | SqlError> =>
   run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED").pipe(
+    Effect.zipRight(idleTimeout === undefined ? Effect.void : run(connection, idleTimeout)),
     Effect.zipRight(effect),
     Effect.zipLeft(run(connection, "COMMIT")),
     // when even this fails the connection is lost, and the transaction with it
@@ -266,7 +272,9 @@ const statements = (names: Names, lockTimeout: number) => ({
     [`TRUNCATE ${names.events}`, []],
     [migrations.enableGuard(names), []]
   ] as ReadonlyArray<readonly [string, ReadonlyArray<unknown>]>,
-  lockTimeout
+  lockTimeout,
+  // a client that falls silent between two statements keeps the lock; whoever waits for it must get it in time
+  idleTimeout: `SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(lockTimeout / 2)}`
 })
 
 type Statements = ReturnType<typeof statements>

@@ -32,7 +32,9 @@ export interface Proxy {
   readonly refused: () => number
   /** The answers to the next commits of appends are lost. */
   readonly loseAnswers: (count: number, loss: Loss) => void
-  /** How many were: those that the server is known to have committed, and the others. */
+  /** The next connection that appends within a transaction falls silent when the server was asked to. */
+  readonly silenceInTransaction: () => void
+  /** How many answers were lost: those that the server is known to have committed, and the others. */
   readonly lost: () => { readonly committed: number; readonly unknown: number }
   readonly close: () => void
 }
@@ -44,6 +46,7 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
   let refuses = (_: ProxyConnection): boolean => false
   let refused = 0
   let losses: Array<Loss> = []
+  let silencing = false
   const lost = { committed: 0, unknown: 0 }
 
   const track = (socket: Net.Socket): Net.Socket => {
@@ -74,17 +77,22 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
     upstream.write(startup)
 
     let losing: Loss | undefined
+    let falling = false
     let inTransaction = false
     let answer = Buffer.alloc(0)
     client.on("data", (bytes) => {
       if (state.silent) return
       upstream.write(bytes)
-      if (losses.length > 0 && losing === undefined) {
-        // one call is a transaction of its own, several are between BEGIN and COMMIT
-        if (bytes.includes("BEGIN ISOLATION")) inTransaction = true
-        else if (bytes.includes("COMMIT") || (!inTransaction && bytes.includes("append_v"))) losing = losses.shift()
-        else if (bytes.includes("ROLLBACK")) inTransaction = false
+      // one call is a transaction of its own, several are between BEGIN and COMMIT
+      const commits = bytes.includes("COMMIT\0")
+      if (losing === undefined && (commits || (!inTransaction && bytes.includes("append_v")))) losing = losses.shift()
+      if (bytes.includes("BEGIN ISOLATION")) inTransaction = true
+      if (commits || bytes.includes("ROLLBACK\0")) inTransaction = false
+      if (silencing && inTransaction && bytes.includes("append_v")) {
+        silencing = false
+        falling = true
       }
+      state.silent ||= falling && isAsked(bytes)
       if (losing === "sent" && isAsked(bytes)) {
         lost.unknown++
         client.destroy()
@@ -126,6 +134,9 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
     refused: () => refused,
     loseAnswers: (count, loss) => {
       losses = Array.from({ length: count }, () => loss)
+    },
+    silenceInTransaction: () => {
+      silencing = true
     },
     lost: () => ({ ...lost }),
     close: () => {
