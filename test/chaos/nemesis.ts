@@ -30,7 +30,7 @@ export const killWriters = (cycles: number) => async (world: World): Promise<voi
     while (left > 0) {
       left--
       await until("a writer writes", 60_000, writer.hasBegun)
-      await sleep(world.chance() * 40)
+      await sleep(world.chance() * 60)
       await writer.kill()
       world.count("writers killed")
       await writer.restart()
@@ -55,18 +55,14 @@ export const killServer = (cycles: number) => async (world: World): Promise<void
 export const loseAcknowledgements = (times: number) => async (world: World): Promise<void> => {
   const proxy = world.proxy!
   const count = (): number => proxy.lost().committed
-  for (let goal = 0; count() < times;) {
-    const burst = world.chance() < 0.02 ? 8 : 1
-    goal = count() + 1
-    proxy.loseAnswers(burst, "answered")
-    await until("an acknowledgement is lost", 60_000, () => count() >= goal)
-    // every other time the connection is cut before anybody knows
-    if (world.chance() < 0.5) {
-      const { unknown } = proxy.lost()
-      proxy.loseAnswers(1, "sent")
-      await until("a connection is cut at its commit", 60_000, () => proxy.lost().unknown > unknown)
-    }
-    world.acknowledged()
+  while (count() < times) {
+    const before = world.acknowledged()
+    const [committed, unknown] = [count(), proxy.lost().unknown]
+    // every third time the connection is cut before anybody knows
+    const loss = world.chance() < 0.67 ? "answered" as const : "sent" as const
+    proxy.loseAnswers(world.chance() < 0.02 ? 8 : 1, loss)
+    await until("an acknowledgement is lost", 60_000, () => count() > committed || proxy.lost().unknown > unknown)
+    await until("something is acknowledged again", 60_000, () => world.acknowledged() > before)
   }
   proxy.loseAnswers(0, "answered")
 }

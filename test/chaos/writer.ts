@@ -93,7 +93,9 @@ const producer = (name: string) => (n: number, done: ReadonlyArray<Planned>): Ef
     const size = 1 + Math.floor(chance() * config.largest)
     if (what < 0.6) return planned(batch(1))
     if (what < 0.8) return planned(batch(size))
-    if (what < 0.81) return planned(batch(size * 10))
+    if (what < 0.808) return planned(batch(size * 10))
+    // several statements in one transaction
+    if (what < 0.81) return planned(batch(2100 + size))
     // what is recorded already, alone and among new events
     const old = done[Math.floor(chance() * done.length)]?.events ?? []
     if (what < 0.87) return planned(old.length === 0 ? batch(1) : old)
