@@ -46,6 +46,8 @@ const attempt = Effect.fnUntraced(function*(planned: Planned) {
           return Effect.succeed(true)
         case "StoreUnavailable":
           record(["unknown", now(), key, error.reason])
+          // whoever takes the lock before it looks is in nobody's way
+          if (error.reason.includes("a concurrent transaction")) record(["failed", now(), `${key}: ${error.message}`])
           return Effect.as(Effect.sleep("20 millis"), false)
       }
       record(["unknown", now(), key, error._tag])
