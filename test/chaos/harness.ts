@@ -1,5 +1,5 @@
 /** Starts the processes, lets something harm them, and has the checker look at all that was recorded. */
-import { Effect, Redacted, Stream } from "effect"
+import Sqlite from "better-sqlite3"
 import type { ChildProcess } from "node:child_process"
 import { spawn, spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -7,13 +7,21 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Client } from "pg"
-import { Ledger, LedgerConfig } from "../../src/index.js"
 import { random } from "../support/following.js"
 import { type PostgresServer, startPostgres } from "../support/postgres.js"
 import { startScript } from "../support/processes.js"
 import { type Proxy, startProxy } from "../support/proxy.js"
 import { check, type Recorded, type Violation } from "./checker.js"
-import { emptyStory, now, reader, recordedOf, type Story, type WriterConfig } from "./history.js"
+import {
+  emptyStory,
+  now,
+  reader,
+  recordedOf,
+  selectLog,
+  type StoredRow,
+  type Story,
+  type WriterConfig
+} from "./history.js"
 
 export interface Settings {
   readonly backend: "sqlite" | "postgres"
@@ -97,14 +105,15 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
   const proxy = server === undefined ? undefined : await startProxy(server.url)
   const mounted = settings.smallDisk === true ? smallDisk(Path.join(folder, "disk")) : undefined
   if (settings.smallDisk === true && mounted === undefined) progress("no small disk: it cannot be mounted here")
-  const file = `sqlite:///${Path.join(mounted === undefined ? folder : Path.join(folder, "disk"), "a.db")}`
+  const file = Path.join(mounted === undefined ? folder : Path.join(folder, "disk"), "a.db")
+  const url = proxy?.url ?? `sqlite:///${file}`
   try {
     const writers: Array<Writer> = []
     for (let index = 0; index < settings.writers; index++) {
       const story = emptyStory()
       stories.push(story)
       const writer = await startWriter(folder, story, {
-        url: proxy?.url ?? file,
+        url,
         name: `w${index}`,
         seed: settings.seed,
         lanes: settings.lanes ?? 3,
@@ -123,7 +132,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       const story = emptyStory()
       const path = Path.join(folder, `s${index}.jsonl`)
       const member = await startMember(`s${index}`, "../chaos/subscriber.ts", {
-        url: proxy?.url ?? file,
+        url,
         file: path
       })
       views.push(story)
@@ -154,7 +163,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
 
     for (const writer of writers) writer.send("stop")
     failures.push(...await all("finish what they began", writers))
-    const log = await readLog(server?.url ?? file)
+    const log = await readLog(server, file)
     progress(`${log.length} events; the subscribers read to the end`)
     for (const subscriber of subscribers) subscriber.send(`until ${log.length}`)
     failures.push(...await all("see the whole log", subscribers))
@@ -245,7 +254,7 @@ const longest = (waits: ReadonlyArray<readonly [number, number]>): number =>
 
 /** Waits until they have ended by themselves, and tells of those that have not, or not well. */
 const all = async (what: string, members: ReadonlyArray<Member>): Promise<ReadonlyArray<string>> => {
-  await until(what, 60_000, () => members.every((member) => member.ended() !== undefined)).catch(() => {})
+  await until(what, 30_000, () => members.every((member) => member.ended() !== undefined)).catch(() => {})
   return members.filter((member) => member.ended() !== "0").map((member) =>
     `${member.name} did not ${what}: it ${
       member.ended() === undefined ? "still runs" : `ended with ${member.ended()}`
@@ -329,15 +338,24 @@ const startWriter = async (
   }
 }
 
-const readLog = (url: string): Promise<ReadonlyArray<Recorded>> =>
-  Effect.runPromise(
-    Ledger.tail().pipe(
-      Stream.map(recordedOf),
-      Stream.runCollect,
-      Effect.map((chunk) => Array.from(chunk)),
-      Effect.provide(LedgerConfig.layerUrl(Redacted.make(url)))
-    )
-  )
+const readLog = async (server: PostgresServer | undefined, file: string): Promise<ReadonlyArray<Recorded>> => {
+  if (server === undefined) {
+    const db = new Sqlite(file, { readonly: true })
+    try {
+      return Array.from(db.prepare<[], StoredRow>(selectLog).iterate(), recordedOf)
+    } finally {
+      db.close()
+    }
+  }
+  const client = new Client(server.url)
+  await client.connect()
+  try {
+    const { rows } = await client.query<StoredRow>(selectLog)
+    return rows.map(recordedOf)
+  } finally {
+    await client.end()
+  }
+}
 
 /** A file system in memory with 24 MiB of room; only root can mount one. It is gone when this process is. */
 const smallDisk = (path: string): Disk & { readonly unmount: () => void } | undefined => {

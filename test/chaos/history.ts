@@ -87,7 +87,7 @@ export const eventOf = ([id, runId, turn]: PlannedEvent): Effect.Effect<Event.Ev
 
 /** A digest of every field but `createdAt`. */
 export const contentOf = (event: Event.Event): string =>
-  createHash("sha1").update(JSON.stringify([
+  digest([
     event.runId,
     event.turn,
     event.kind,
@@ -97,18 +97,41 @@ export const contentOf = (event: Event.Event): string =>
     event.sessionId,
     event.modelProfile,
     event.modelId
-  ])).digest("base64url").slice(0, 12)
+  ])
 
 export const storedOf = (event: Event.RecordedEvent): string =>
   `${contentOf(event)}@${DateTime.toEpochMillis(event.createdAt)}`
 
-export const recordedOf = (event: Event.RecordedEvent): Recorded => ({
-  offset: event.offset,
-  id: event.id,
-  runId: event.runId,
-  content: contentOf(event),
-  stored: storedOf(event)
-})
+/** A row of the events table, as the driver gives it: the log is read without the library. */
+export type StoredRow = Readonly<Record<string, string | number | null>>
+
+export const selectLog =
+  `SELECT "offset", id, run_id, turn, kind, actor, payload, created_at, schema_version, session_id,
+  model_profile, model_id FROM ledger_events ORDER BY "offset"`
+
+export const recordedOf = (row: StoredRow): Recorded => {
+  const content = digest([
+    row["run_id"],
+    row["turn"],
+    row["kind"],
+    row["actor"],
+    JSON.parse(String(row["payload"])),
+    row["schema_version"],
+    row["session_id"],
+    row["model_profile"],
+    row["model_id"]
+  ])
+  return {
+    offset: Number(row["offset"]),
+    id: String(row["id"]),
+    runId: String(row["run_id"]),
+    content,
+    stored: `${content}@${row["created_at"]}`
+  }
+}
+
+const digest = (fields: ReadonlyArray<unknown>): string =>
+  createHash("sha1").update(JSON.stringify(fields)).digest("base64url").slice(0, 12)
 
 /** What one process recorded in all its lives. */
 export interface Story {
