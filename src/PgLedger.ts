@@ -75,7 +75,8 @@ export const layer = (
               ? Stream.repeatEffect(Effect.sleep("250 millis"))
               : listen(client.config, channel),
           durability: options.durability ?? "full",
-          lockTimeout: options.lockTimeout ?? "10 seconds"
+          lockTimeout: options.lockTimeout ?? "10 seconds",
+          answerTimeout: "30 seconds"
         }))
     ))
   )

@@ -1,7 +1,7 @@
 /** Laws 15 and 16 where they are hard: other processes, servers that die, connections that fall silent. */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Redacted, Stream } from "effect"
+import { Effect, Fiber, Layer, Logger, Redacted, Stream } from "effect"
 import { randomInt } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -181,6 +181,25 @@ describe("a LISTEN connection", () => {
       assert.deepStrictEqual(seen, [1, 2, 3, 4, 5, 6])
     }))
 
+  it.scopedLive("that falls silent with all the others is replaced as they are", () =>
+    Effect.gen(function*() {
+      const server = yield* postgres
+      const proxy = yield* proxyTo(server)
+      const near = yield* open(PgLedger.layerUrl(Redacted.make(server.url)))
+      const far = yield* open(hinted(proxy.url))
+      const seen = yield* follow(far.ledger)
+      yield* near.ledger.append(yield* event(1))
+      yield* until(() => seen.length === 1)
+      proxy.silence(true)
+      const own = yield* Effect.fork(far.ledger.append(yield* event(2)))
+      const head = yield* Effect.fork(far.ledger.latestOffset)
+      yield* near.ledger.append(yield* event(3))
+      yield* until(() => seen.length === 3)
+      assert.deepStrictEqual(seen, [1, 2, 3])
+      yield* Fiber.join(own)
+      assert.isAtLeast(yield* Fiber.join(head), 1)
+    }))
+
   it.scopedLive("that is refused is told of once, and events are seen all the same", () => {
     const warnings: Array<string> = []
     return Effect.gen(function*() {
@@ -235,7 +254,7 @@ const event = (turn: number): Effect.Effect<Event.Event> =>
     payload: { turn, text: "lorem ipsum ".repeat(100) }
   }))
 
-/** A ledger that sees nothing but by hints, and whose LISTEN connection must answer often. */
+/** A ledger that sees nothing but by hints, and whose connections must answer soon. */
 const hinted = (url: Redacted.Redacted) =>
   StoreLedger.layerWith({ pollInterval: "1 hour" }).pipe(
     Layer.provideMerge(Layer.scoped(
@@ -246,7 +265,8 @@ const hinted = (url: Redacted.Redacted) =>
           schema: undefined,
           listen: (channel) => listen(client.config, channel, "300 millis"),
           durability: "full",
-          lockTimeout: "10 seconds"
+          lockTimeout: "1 second",
+          answerTimeout: "500 millis"
         }))
     )),
     Layer.provide(PgClient.layer({ url, maxConnections: 2 }))
@@ -404,8 +424,8 @@ const proxyTo = (server: PostgresServer) =>
     return {
       url: Redacted.make(proxy.url),
       listeners,
-      silence: (): void => {
-        for (const listener of listeners()) listener.silent = true
+      silence: (all = false): void => {
+        for (const connection of all ? proxy.connections : listeners()) connection.silent = true
       },
       refuse: (yes: boolean): void => proxy.refuse(({ isListener }) => yes && isListener),
       refused: proxy.refused

@@ -12,6 +12,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { createHash, randomUUID } from "node:crypto"
+import type { Socket } from "node:net"
 import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import type {
@@ -48,6 +49,8 @@ export interface Options {
   readonly durability: "full" | "relaxed"
   /** How long an append waits for another's transaction before it fails with `StoreUnavailable`. */
   readonly lockTimeout: Duration.DurationInput
+  /** How long a connection may be silent when it was asked for something of bounded size. */
+  readonly answerTimeout: Duration.DurationInput
 }
 
 export const make = Effect.fnUntraced(function*(
@@ -74,16 +77,22 @@ export const make = Effect.fnUntraced(function*(
   )
 
   const sql = statements(names, Duration.toMillis(options.lockTimeout))
+  const answerMillis = Duration.toMillis(options.answerTimeout)
 
   const read = <A>(
     method: string,
     statement: string,
     params: ReadonlyArray<unknown>,
-    decode: (rows: ReadonlyArray<StoredRow>) => A
+    decode: (rows: ReadonlyArray<StoredRow>) => A,
+    millis = answerMillis
   ): Effect.Effect<A, StoreError> =>
     Effect.flatMap(connections.joined, (joined) =>
       (joined === undefined
-        ? retryTransient(connections.reserved((connection) => connection.executeValues(statement, params)))
+        ? retryTransient(
+          connections.reserved((connection) =>
+            answering(connection, millis, connection.executeValues(statement, params))
+          )
+        )
         : joined.executeValues(statement, params)).pipe(
           Effect.map(decode),
           Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
@@ -116,7 +125,9 @@ export const make = Effect.fnUntraced(function*(
     again = notifying
     if (notifying) return Effect.void
     notifying = true
-    return connections.reserved((connection) => connection.executeValues(sql.notify, [channel])).pipe(
+    return connections.reserved((connection) =>
+      answering(connection, answerMillis, connection.executeValues(sql.notify, [channel]))
+    ).pipe(
       Effect.ignore,
       Effect.zipRight(Effect.suspend(() => {
         notifying = false
@@ -138,7 +149,12 @@ export const make = Effect.fnUntraced(function*(
       )
     return Effect.flatMap(connections.joined, (joined) => {
       if (joined !== undefined) return inSavepoint(joined, "append", callAll(joined, full ? "on" : "", channel))
-      const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
+      const write = (connection: Connection) =>
+        answering(
+          connection,
+          answerMillis + Duration.toMillis(options.lockTimeout),
+          callAll(connection, full ? "on" : "off", null)
+        )
       return retryTransient(
         connections.reserved((connection) =>
           Effect.uninterruptible(
@@ -172,7 +188,8 @@ export const make = Effect.fnUntraced(function*(
         )
     },
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
-    runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
+    // as many as there are, and nobody knows how long that takes
+    runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0])), unlimited),
     head: read("head", sql.head, [], (rows): Head => {
       const [incarnation, offset, digest] = rows[0] ?? []
       return {
@@ -227,6 +244,29 @@ const inTransaction = <A, E>(
     // when even this fails the connection is lost, and the transaction with it
     Effect.tapError(() => Effect.ignore(run(connection, "ROLLBACK")))
   )
+
+/**
+ * Ends a connection that has said nothing for so long, and with it the statement. TCP takes a quarter of an hour to
+ * notice that a host is gone, and never notices a server that hangs.
+ */
+const answering = <A, E>(connection: Connection, millis: number, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.suspend(() => {
+    const stream = (connection as PoolConnection).pg?.connection?.stream
+    if (stream === undefined || millis === unlimited) return effect
+    let read = stream.bytesRead
+    const timer = setInterval(() => {
+      if (stream.bytesRead === read) stream.destroy()
+      read = stream.bytesRead
+    }, millis)
+    return Effect.ensuring(effect, Effect.sync(() => clearInterval(timer)))
+  })
+
+const unlimited = Infinity
+
+/** What the client's connections are made of. */
+interface PoolConnection extends Connection {
+  readonly pg?: { readonly connection?: { readonly stream?: Socket } }
+}
 
 /**
  * Outside a transaction every statement of ours may be repeated: ids make appends idempotent. A serialization
