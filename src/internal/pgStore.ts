@@ -149,17 +149,15 @@ export const make = Effect.fnUntraced(function*(
       )
     return Effect.flatMap(connections.joined, (joined) => {
       if (joined !== undefined) return inSavepoint(joined, "append", callAll(joined, full ? "on" : "", channel))
-      const write = (connection: Connection) =>
-        answering(
-          connection,
-          answerMillis + Duration.toMillis(options.lockTimeout),
-          callAll(connection, full ? "on" : "off", null)
-        )
+      const write = (connection: Connection) => callAll(connection, full ? "on" : "off", null)
+      const patience = answerMillis + Duration.toMillis(options.lockTimeout)
       return retryTransient(
         connections.reserved((connection) =>
-          Effect.uninterruptible(
+          Effect.uninterruptible(answering(
+            connection,
+            patience,
             calls.length === 1 ? write(connection) : inTransaction(connection, write(connection), sql.idleTimeout)
-          )
+          ))
         )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
