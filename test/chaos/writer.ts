@@ -137,10 +137,12 @@ const lastOf = (runId: string) =>
   Stream.runHead(Ledger.read({ filter: { runId }, direction: "backward", limit: 1 })).pipe(
     Effect.retry(untilAvailable),
     Effect.map((last) => last._tag === "Some" ? last.value : undefined),
-    Effect.catchAll((error) => {
-      record(["failed", now(), `reading ${runId}: ${error._tag}: ${error.message}`])
-      return Effect.succeed(undefined)
-    })
+    Effect.catchAll((error) =>
+      Effect.sync((): undefined => {
+        record(["failed", now(), `reading ${runId}: ${error._tag}: ${error.message}`])
+        return undefined
+      })
+    )
   )
 
 const program = Effect.forEach(
