@@ -1,9 +1,8 @@
 /** Laws 15 and 16 where they are hard: other processes, servers that die, connections that fall silent. */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Redacted, Stream } from "effect"
+import { Effect, Fiber, Layer, Logger, Redacted, Stream } from "effect"
 import { randomInt } from "node:crypto"
-import * as Net from "node:net"
 import * as Path from "node:path"
 import { Client } from "pg"
 import { Event, type Ledger, StoreLedger } from "../src/index.js"
@@ -14,9 +13,9 @@ import * as SqliteLedger from "../src/SqliteLedger.js"
 import { open } from "./contract/handle.js"
 import { digester, random } from "./support/following.js"
 import type { PostgresServer } from "./support/postgres.js"
+import { listenerName, startProxy } from "./support/proxy.js"
 import { finished, folder, postgres, type Process, start, until } from "./support/running.js"
 
-const listenerName = "effect-ledger listener"
 const seed = process.env["TEST_SEED"] ?? String(randomInt(2 ** 31))
 
 describe("every subscriber sees exactly the log", () => {
@@ -148,14 +147,14 @@ describe("a LISTEN connection", () => {
       const writer = yield* open(PgLedger.layerUrl(Redacted.make(server.url)))
       const reader = yield* open(PgLedger.layerUrl(proxy.url, { pollInterval: "50 millis" }))
       const seen = yield* follow(reader.ledger)
-      yield* until(() => proxy.listeners.at(-1)?.listening === true)
+      yield* until(() => proxy.listeners().at(-1)?.listening === true)
       proxy.silence()
       for (let turn = 1; turn <= 20; turn++) yield* writer.ledger.append(yield* event(turn))
       yield* until(() => seen.length === 20)
       assert.deepStrictEqual(seen, Array.from({ length: 20 }, (_, n) => n + 1))
       // all of that before anybody noticed the silence
-      assert.strictEqual(proxy.listeners.length, 1)
-      assert.isFalse(proxy.listeners[0]!.closed)
+      assert.strictEqual(proxy.listeners().length, 1)
+      assert.isFalse(proxy.listeners()[0]!.closed)
     }))
 
   it.scopedLive("that falls silent is replaced, and what was appended meanwhile is seen", () =>
@@ -165,19 +164,41 @@ describe("a LISTEN connection", () => {
       const writer = yield* open(PgLedger.layerUrl(Redacted.make(server.url)))
       const reader = yield* open(hinted(proxy.url))
       const seen = yield* follow(reader.ledger)
-      yield* until(() => proxy.listeners.at(-1)?.listening === true)
+      yield* until(() => proxy.listeners().at(-1)?.listening === true)
       for (let turn = 1; turn <= 3; turn++) {
-        const before = proxy.listeners.length
+        const before = proxy.listeners().length
         proxy.silence()
         yield* writer.ledger.append(yield* event(2 * turn))
         yield* until(() => seen.length === 2 * turn - 1)
         // that came with the new connection, and this with its notification
-        yield* until(() => proxy.listeners.length > before && proxy.listeners.at(-1)?.listening === true)
-        yield* until(() => proxy.listeners.slice(0, before).every(({ closed }) => closed))
+        yield* until(() => proxy.listeners().length > before && proxy.listeners().at(-1)?.listening === true)
+        yield* until(() => proxy.listeners().slice(0, before).every(({ closed }) => closed))
         yield* writer.ledger.append(yield* event(2 * turn + 1))
         yield* until(() => seen.length === 2 * turn)
       }
       assert.deepStrictEqual(seen, [1, 2, 3, 4, 5, 6])
+    }))
+
+  it.scopedLive("that falls silent with all the others is replaced as they are", () =>
+    Effect.gen(function*() {
+      const server = yield* postgres
+      const proxy = yield* proxyTo(server)
+      const near = yield* open(PgLedger.layerUrl(Redacted.make(server.url)))
+      const far = yield* open(hinted(proxy.url))
+      const seen = yield* follow(far.ledger)
+      yield* near.ledger.append(yield* event(1))
+      yield* until(() => seen.length === 1)
+      proxy.silence(true)
+      // a connection without an answer is given up, and whoever waited for it is told to repeat the call
+      const repeated = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>) =>
+        Effect.retry(effect, { while: ({ _tag }) => _tag === "StoreUnavailable" })
+      const own = yield* Effect.fork(repeated(far.ledger.append(yield* event(2))))
+      const head = yield* Effect.fork(repeated(far.ledger.latestOffset))
+      yield* near.ledger.append(yield* event(3))
+      yield* until(() => seen.length === 3)
+      assert.deepStrictEqual(seen, [1, 2, 3])
+      yield* Fiber.join(own)
+      assert.isAtLeast(yield* Fiber.join(head), 1)
     }))
 
   it.scopedLive("that is refused is told of once, and events are seen all the same", () => {
@@ -198,7 +219,7 @@ describe("a LISTEN connection", () => {
       assert.strictEqual(warnings.length, 1)
       assert.include(warnings[0], "cannot listen for notifications")
       proxy.refuse(false)
-      yield* until(() => proxy.listeners.at(-1)?.listening === true)
+      yield* until(() => proxy.listeners().at(-1)?.listening === true)
       yield* writer.ledger.append(yield* event(4))
       yield* until(() => seen.length === 4)
       assert.deepStrictEqual(seen, [1, 2, 3, 4])
@@ -224,7 +245,7 @@ const event = (turn: number): Effect.Effect<Event.Event> =>
     payload: { turn, text: "lorem ipsum ".repeat(100) }
   }))
 
-/** A ledger that sees nothing but by hints, and whose LISTEN connection must answer often. */
+/** A ledger that sees nothing but by hints, and whose connections must answer soon. */
 const hinted = (url: Redacted.Redacted) =>
   StoreLedger.layerWith({ pollInterval: "1 hour" }).pipe(
     Layer.provideMerge(Layer.scopedContext(
@@ -234,10 +255,10 @@ const hinted = (url: Redacted.Redacted) =>
           schema: undefined,
           listen: (channel) => listen(client.config, channel, "300 millis"),
           durability: "full",
-          lockTimeout: "10 seconds",
+          lockTimeout: "1 second",
           pool: undefined,
           prepared: true,
-          commitTimeout: "1 minute"
+          commitTimeout: "500 millis"
         }))
     )),
     Layer.provide(PgClient.layer({ url, maxConnections: 2 }))
@@ -317,81 +338,20 @@ const terminate = (url: string, chance: () => number, listeners: boolean): Effec
     }
   })
 
-/** A connection through the proxy that LISTENs. */
-interface Listener {
-  /** The server has answered its LISTEN. */
-  listening: boolean
-  /** Nothing passes any more, in either direction, not even the end. */
-  silent: boolean
-  /** The client has given it up. */
-  closed: boolean
-}
-
-/** A proxy before a server that can do harm to LISTEN connections, and only to them. */
+/** A proxy before a server that does harm to LISTEN connections, and only to them. */
 const proxyTo = (server: PostgresServer) =>
   Effect.acquireRelease(
-    Effect.promise(async () => {
-      const listeners: Array<Listener> = []
-      const sockets = new Set<Net.Socket>()
-      let refusing = false
-      let refused = 0
-      const track = (socket: Net.Socket): Net.Socket => {
-        sockets.add(socket.on("error", () => {}).on("close", () => sockets.delete(socket)))
-        return socket
-      }
-      const connect = (client: Net.Socket, startup: Buffer): void => {
-        const state: Listener = { listening: false, silent: false, closed: false }
-        client.on("close", () => {
-          state.closed = true
-        })
-        if (startup.includes(listenerName)) {
-          // a connection that just ends, and an answer that says no
-          if (refusing) return void (refused++ % 2 === 0 ? client.destroy() : client.end(tooManyConnections))
-          listeners.push(state)
-        }
-        const upstream = track(Net.connect(server.port, "127.0.0.1"))
-        upstream.write(startup)
-        client.on("data", (bytes) => state.silent || upstream.write(bytes)).on("close", () => upstream.destroy())
-        upstream.on("data", (bytes) => {
-          if (state.silent) return
-          state.listening ||= bytes.includes("LISTEN\0")
-          client.write(bytes)
-        }).on("close", () => state.silent || client.destroy())
-      }
-      const proxy = Net.createServer((client) => {
-        let startup = Buffer.alloc(0)
-        const gather = (bytes: Buffer): void => {
-          startup = Buffer.concat([startup, bytes])
-          if (startup.length < 4 || startup.length < startup.readUInt32BE()) return
-          client.off("data", gather)
-          connect(client, startup)
-        }
-        track(client).on("data", gather)
-      })
-      await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve))
-      const url = new URL(server.url)
-      url.port = String((proxy.address() as Net.AddressInfo).port)
-      return {
-        url: Redacted.make(url.href),
-        listeners: listeners as ReadonlyArray<Readonly<Listener>>,
-        silence: (): void => {
-          for (const listener of listeners) listener.silent = true
-        },
-        refuse: (yes: boolean): void => {
-          refusing = yes
-        },
-        refused: () => refused,
-        close: (): void => {
-          proxy.close()
-          for (const socket of sockets) socket.destroy()
-        }
-      }
-    }),
+    Effect.promise(() => startProxy(server.url)),
     (proxy) => Effect.sync(() => proxy.close())
-  )
-
-const tooManyConnections = ((fields: string) => {
-  const head = Buffer.from("E\0\0\0\0")
-  head.writeUInt32BE(4 + Buffer.byteLength(fields), 1)
-  return Buffer.concat([head, Buffer.from(fields)])
-})("SFATAL\0C53300\0Mtoo many connections\0\0")
+  ).pipe(Effect.map((proxy) => {
+    const listeners = () => proxy.connections.filter(({ isListener }) => isListener)
+    return {
+      url: Redacted.make(proxy.url),
+      listeners,
+      silence: (all = false): void => {
+        for (const connection of all ? proxy.connections : listeners()) connection.silent = true
+      },
+      refuse: (yes: boolean): void => proxy.refuse(({ isListener }) => yes && isListener),
+      refused: proxy.refused
+    }
+  }))

@@ -10,6 +10,7 @@ import { inject } from "vitest"
 import { Event, Ledger } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { runScript } from "./support/processes.js"
+import { startProxy } from "./support/proxy.js"
 
 const url = inject("databaseUrl")
 const newSchema = () => `t${randomBytes(8).toString("hex")}`
@@ -223,6 +224,39 @@ describe("Postgres in the caller's transaction", () => {
       assert.strictEqual((failed as { _tag: string })._tag, "TransactionAborted")
       assert.strictEqual((yield* attempt(Effect.void))._tag, "Appended")
       assert.deepStrictEqual(yield* Effect.provideService(offsets, Ledger.Ledger, ledger), [1, 2, 3])
+    }))
+
+  it.scopedLive("a client that falls silent in the middle of a large batch does not keep the lock", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => startProxy(url)),
+        (proxy) => Effect.sync(() => proxy.close())
+      )
+      const lockTimeout = "2 seconds"
+      const build = (url: string) =>
+        Effect.map(
+          Layer.build(PgLedger.layerUrl(Redacted.make(url), { schema, lockTimeout, commitTimeout: lockTimeout })),
+          Context.get(Ledger.Ledger)
+        )
+      const far = yield* build(proxy.url)
+      const near = yield* build(url)
+      const batch = yield* events(4100)
+      proxy.silenceInTransaction()
+      const lost = yield* Effect.fork(Effect.flip(far.appendAll(batch)))
+      const holds = raw(async (client) =>
+        (await client.query("SELECT FROM pg_locks WHERE relation = $1::regclass AND granted", [
+            `${schema}.ledger_lock`
+          ]))
+            .rowCount === 1 && proxy.connections.some(({ silent }) => silent)
+      )
+      yield* Effect.repeat(holds, { until: (holds) => holds })
+      // it waits for the lock, and gets it before it would give up
+      assert.strictEqual((yield* near.append(yield* event()))._tag, "Appended")
+      assert.strictEqual((yield* Fiber.join(lost))._tag, "StoreUnavailable")
+      assert.strictEqual(yield* near.latestOffset, 1)
+      const receipts = yield* far.appendAll(batch)
+      assert.isTrue(receipts.every(({ _tag, offset }, index) => _tag === "Appended" && offset === index + 2))
     }))
 
   it.scopedLive("an append that fails in it leaves the transaction usable", () =>

@@ -92,7 +92,16 @@ export const make = Effect.fnUntraced(function*(
 
   const look = (tail: Tail): Effect.Effect<void, StoreError> =>
     Effect.flatMap(
-      store.page({ filters: [], after: tail.head, through: Number.MAX_SAFE_INTEGER, backward: false, limit: pageRows }),
+      // from where it stands when it is tried, which may be further than where the first try began
+      Effect.suspend(() =>
+        store.page({
+          filters: [],
+          after: tail.head,
+          through: Number.MAX_SAFE_INTEGER,
+          backward: false,
+          limit: pageRows
+        })
+      ),
       ({ digest, head, incarnation, next, rows }) => {
         const replaced = incarnation !== tail.incarnation || head < tail.head ||
           (tail.digest !== undefined && digest !== tail.digest)
@@ -103,7 +112,8 @@ export const make = Effect.fnUntraced(function*(
         tail.rows = whole ? lastOf(tail.rows.concat(rows)) : []
         tail.incarnation = incarnation
         const news = replaced || reached > tail.head
-        if (news) {
+        if (!news) tail.digest = digest
+        else {
           const last = rows[rows.length - 1]
           tail.digest = whole && last !== undefined && typeof decode(last) !== "string" ? digestOf(last) : undefined
         }

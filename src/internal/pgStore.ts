@@ -168,7 +168,7 @@ export const make = Effect.fnUntraced(function*(
         calls.length === 1 && !isolated
           ? Effect.uninterruptible(write(execute))
           : connections.reserved((connection) =>
-            Effect.uninterruptible(inTransaction(connection, write(on(connection))))
+            Effect.uninterruptible(inTransaction(connection, write(on(connection)), sql.maxIdle))
           )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
@@ -225,7 +225,9 @@ export const make = Effect.fnUntraced(function*(
       return joined !== undefined
         ? inSavepoint(joined, "reset", work(joined))
         : Effect.mapError(
-          connections.reserved((connection) => Effect.uninterruptible(inTransaction(connection, work(connection)))),
+          connections.reserved((connection) =>
+            Effect.uninterruptible(inTransaction(connection, work(connection), sql.maxIdle))
+          ),
           (error) => toStoreError("reset", error, false)
         )
     }),
@@ -234,11 +236,7 @@ export const make = Effect.fnUntraced(function*(
     transaction: (effect, { maxIdle } = {}) =>
       Effect.flatMap(connections.joined, (joined) =>
         joined !== undefined ? effect : connections.transaction(effect, {
-          begin: step(
-            "BEGIN ISOLATION LEVEL READ COMMITTED" +
-              // whoever stops here would hold the locks of the transaction for ever
-              (maxIdle === undefined ? "" : `; SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(maxIdle)}`)
-          ),
+          begin: step(begin(maxIdle)),
           commit,
           rollback: step("ROLLBACK"),
           toError: transactionError
@@ -364,11 +362,17 @@ const commit = (connection: Connection): Effect.Effect<void, StoreError> =>
 const run = (connection: Connection, text: string): Effect.Effect<void, SqlError> =>
   Effect.asVoid(connection.executeRaw(text, []))
 
+// whoever falls silent within would hold the locks of the transaction for ever
+const begin = (maxIdle: number | undefined): string =>
+  "BEGIN ISOLATION LEVEL READ COMMITTED" +
+  (maxIdle === undefined ? "" : `; SET LOCAL idle_in_transaction_session_timeout = ${Math.ceil(maxIdle)}`)
+
 const inTransaction = <A, E>(
   connection: Connection,
-  effect: Effect.Effect<A, E>
+  effect: Effect.Effect<A, E>,
+  maxIdle?: number
 ): Effect.Effect<A, E | SqlError> =>
-  run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED").pipe(
+  run(connection, begin(maxIdle)).pipe(
     Effect.zipRight(effect),
     Effect.zipLeft(run(connection, "COMMIT")),
     // when even this fails the connection is lost, and the transaction with it
@@ -421,7 +425,9 @@ const statements = (names: Names, lockTimeout: number) => ({
     [`TRUNCATE ${names.events}`, []],
     [migrations.enableGuard(names), []]
   ] as ReadonlyArray<readonly [string, ReadonlyArray<unknown>]>,
-  lockTimeout
+  lockTimeout,
+  // so that whoever waits for the lock of one that fell silent gets it in time
+  maxIdle: lockTimeout / 2
 })
 
 type Statements = ReturnType<typeof statements>

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Stream from "effect/Stream"
 import type { RecordedEvent } from "../../src/Event.js"
 import type { Followed } from "../../src/Ledger.js"
@@ -256,6 +257,34 @@ export const subscribing = (backend: Backend): void => {
       expect(lines.filter((line) => line.includes("is back"))).toHaveLength(1)
     }).pipe(Effect.provide(logger))
   })
+
+  it.scopedLive("law 15: a store that is lost between two pages of one look is no other log", () =>
+    Effect.gen(function*() {
+      const writer = yield* open(backend.layer())
+      let calls = 0
+      const reader = yield* open(impatient(writer.store, {
+        page: (request) =>
+          Effect.suspend((): ReturnType<Store["page"]> =>
+            ++calls % 3 === 0 ? new StoreUnavailable({ reason: "lost" }) : writer.store.page(request)
+          )
+      })).pipe(Logger.withMinimumLogLevel(LogLevel.Error))
+      const caughtUp = yield* Effect.makeLatch()
+      const seen: Array<RecordedEvent> = []
+      const reading = yield* reader.ledger.follow().pipe(
+        Stream.takeUntil((one) => one._tag === "CaughtUp" && one.head === 3500),
+        Stream.runForEach((one) => {
+          if (one._tag === "Recorded") seen.push(one.event)
+          return one._tag === "CaughtUp" ? caughtUp.open : Effect.void
+        }),
+        Logger.withMinimumLogLevel(LogLevel.Error),
+        Effect.fork
+      )
+      yield* caughtUp.await
+      // more than one page, in one piece
+      yield* writer.ledger.appendAll(events(3500))
+      yield* reading
+      expectEvents(seen, recordedAt(1, events(3500)))
+    }))
 
   it.scopedLive("law 15: the log is watched from the first subscriber to the last, and not beyond", () =>
     Effect.gen(function*() {

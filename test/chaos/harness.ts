@@ -1,0 +1,398 @@
+/** Starts the processes, lets something harm them, and has the checker look at all that was recorded. */
+import Sqlite from "better-sqlite3"
+import type { ChildProcess } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { Client } from "pg"
+import { random } from "../support/following.js"
+import { type PostgresServer, startPostgres } from "../support/postgres.js"
+import { startScript } from "../support/processes.js"
+import { type Proxy, startProxy } from "../support/proxy.js"
+import { check, type Recorded, type Violation } from "./checker.js"
+import {
+  emptyStory,
+  now,
+  reader,
+  recordedOf,
+  selectLog,
+  type StoredRow,
+  type Story,
+  type WriterConfig
+} from "./history.js"
+
+export interface Settings {
+  readonly backend: "sqlite" | "postgres"
+  readonly seed: string
+  readonly writers: number
+  readonly subscribers: number
+  /** Of each writer; the last one decides, where there are several. */
+  readonly lanes?: number | undefined
+  /** The longest pause between two operations of a lane, in milliseconds. */
+  readonly pause?: number | undefined
+  readonly largest?: number | undefined
+  /** SQLite: the file lies on a small disk, which is filled now and then. */
+  readonly smallDisk?: boolean | undefined
+  readonly progress?: ((line: string) => void) | undefined
+}
+
+export interface Report {
+  readonly backend: string
+  readonly seed: string
+  readonly seconds: number
+  readonly events: number
+  readonly operations: number
+  readonly unknown: number
+  readonly refused: number
+  readonly seen: ReadonlyArray<number>
+  /** What was done to it, and how often. */
+  readonly faults: Readonly<Record<string, number>>
+  /**
+   * The longest that an operation of less than 1,000 events took, in milliseconds; and of those in whose time no process
+   * was stopped, no server away, and this machine not too busy to run a timer.
+   */
+  readonly longestWait: number
+  readonly longestWaitUnstopped: number
+  readonly violations: ReadonlyArray<{ readonly kind: Violation["kind"] | "failure"; readonly detail: string }>
+}
+
+/** What a nemesis can reach. */
+export interface World {
+  readonly settings: Settings
+  readonly chance: () => number
+  readonly writers: ReadonlyArray<Writer>
+  readonly subscribers: ReadonlyArray<Member>
+  readonly server: PostgresServer | undefined
+  readonly proxy: Proxy | undefined
+  readonly disk: Disk | undefined
+  readonly count: (fault: string, by?: number) => void
+  /** In this time no wait is counted as one of an undisturbed process. */
+  readonly disturbed: (from: number, to: number) => void
+  /** Events that were acknowledged so far. */
+  readonly acknowledged: () => number
+}
+
+export interface Member {
+  readonly name: string
+  readonly pid: () => number | undefined
+  readonly ended: () => string | undefined
+  readonly kill: () => Promise<void>
+  readonly send: (command: string) => void
+  readonly errors: () => string
+}
+
+export interface Writer extends Member {
+  /** Starts the next life. */
+  readonly restart: () => Promise<void>
+  /** Whether this life has begun its first operation. */
+  readonly hasBegun: () => boolean
+}
+
+export interface Disk {
+  readonly fill: () => void
+  readonly empty: () => void
+}
+
+export const run = async (settings: Settings, harm: (world: World) => Promise<void>): Promise<Report> => {
+  const begun = now()
+  const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-chaos-"))
+  const progress = settings.progress ?? (() => {})
+  const faults: Record<string, number> = {}
+  const disturbances: Array<readonly [number, number]> = []
+  const stories: Array<Story> = []
+  let ticked = begun
+  const ticks = setInterval(() => {
+    if (now() - ticked > 250_000) disturbances.push([ticked, now()])
+    ticked = now()
+  }, 50)
+  const members: Array<Member> = []
+  const failures: Array<string> = []
+  const server = settings.backend === "postgres" ? await startPostgres() : undefined
+  const proxy = server === undefined ? undefined : await startProxy(server.url)
+  const mounted = settings.smallDisk === true ? smallDisk(Path.join(folder, "disk")) : undefined
+  if (settings.smallDisk === true && mounted === undefined) progress("no small disk: it cannot be mounted here")
+  const file = Path.join(mounted === undefined ? folder : Path.join(folder, "disk"), "a.db")
+  const url = proxy?.url ?? `sqlite:///${file}`
+  try {
+    const writers: Array<Writer> = []
+    for (let index = 0; index < settings.writers; index++) {
+      const story = emptyStory()
+      stories.push(story)
+      const writer = await startWriter(folder, story, {
+        url,
+        name: `w${index}`,
+        seed: settings.seed,
+        lanes: settings.lanes ?? 3,
+        pause: settings.pause ?? 40,
+        largest: settings.largest ?? 12,
+        // time is a thing of the producer alone
+        backwards: index === 1
+      })
+      writers.push(writer)
+      members.push(writer)
+    }
+    const subscribers: Array<Member> = []
+    const views: Array<Story> = []
+    const readers: Array<() => void> = []
+    for (let index = 0; index < settings.subscribers; index++) {
+      const story = emptyStory()
+      const path = Path.join(folder, `s${index}.jsonl`)
+      const member = await startMember(`s${index}`, "../chaos/subscriber.ts", {
+        url,
+        file: path
+      })
+      views.push(story)
+      readers.push(reader(path, story))
+      subscribers.push(member)
+      members.push(member)
+    }
+    const world: World = {
+      settings,
+      chance: random(`${settings.seed} nemesis`),
+      writers,
+      subscribers,
+      server,
+      proxy,
+      disk: mounted,
+      count: (fault, by = 1) => {
+        faults[fault] = (faults[fault] ?? 0) + by
+      },
+      disturbed: (from, to) => disturbances.push([from, to]),
+      acknowledged: () => {
+        for (const writer of writers) writer.hasBegun()
+        return stories.reduce((sum, { acknowledged }) => sum + acknowledged, 0)
+      }
+    }
+    await until("every writer begins", 60_000, () => writers.every((writer) => writer.hasBegun()))
+
+    await harm(world)
+
+    for (const writer of writers) writer.send("stop")
+    failures.push(...await all("finish what they began", writers))
+    const log = await readLog(server, file)
+    progress(`${log.length} events; the subscribers read to the end`)
+    for (const subscriber of subscribers) subscriber.send(`until ${log.length}`)
+    failures.push(...await all("see the whole log", subscribers))
+    for (const read of readers) read()
+    for (const writer of writers) writer.hasBegun()
+
+    const operations = stories.flatMap((story) => story.operations)
+    const violations = check({
+      operations,
+      log,
+      subscribers: views.map(({ seen }, index) => ({ name: `s${index}`, seen })),
+      heads: views.flatMap(({ heads }) => heads)
+    })
+    for (const story of [...stories, ...views]) failures.push(...story.failures)
+    const waits = stories.flatMap((story) => story.waits)
+    const isCalm = ([at, wait]: readonly [number, number]): boolean =>
+      !disturbances.some(([from, to]) => at < to && at + wait > from)
+    if (proxy !== undefined) {
+      const { committed, unknown } = proxy.lost()
+      faults["lost acknowledgements, committed"] = committed
+      faults["lost acknowledgements, unknown"] = unknown
+    }
+    return {
+      backend: settings.backend,
+      seed: settings.seed,
+      seconds: Math.round((now() - begun) / 1e6),
+      events: log.length,
+      operations: operations.length,
+      unknown: operations.filter(({ outcome }) => outcome._tag === "unknown").length,
+      refused: operations.filter(({ outcome }) => outcome._tag === "refused").length,
+      seen: views.map(({ seen }) => seen.length),
+      faults,
+      longestWait: longest(waits),
+      longestWaitUnstopped: longest(waits.filter(isCalm)),
+      violations: [...failures.slice(0, 20).map((detail) => ({ kind: "failure" as const, detail })), ...violations]
+    }
+  } finally {
+    clearInterval(ticks)
+    await Promise.all(members.map((member) => member.kill()))
+    proxy?.close()
+    await server?.stop()
+    mounted?.unmount()
+    Fs.rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** Stops a process for a while; it goes on even when this one ends. */
+export const stopFor = (world: World, member: Member, millis: number): void => {
+  const pid = member.pid()
+  if (pid === undefined) return
+  const begun = now()
+  world.disturbed(begun, begun + millis * 1000 + 200_000)
+  world.count("processes stopped")
+  spawn("/bin/sh", ["-c", `kill -STOP ${pid} && sleep ${millis / 1000}; kill -CONT ${pid}`], {
+    stdio: "ignore",
+    detached: true
+  }).unref()
+}
+
+/** Terminates some of the server's backends; answers how many. */
+export const terminateBackends = async (url: string, chance: () => number, share: number): Promise<number> => {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5000 })
+  client.on("error", () => {})
+  try {
+    await client.connect()
+    const { rows } = await client.query<{ readonly pid: number }>(
+      "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' " +
+        "AND pid <> pg_backend_pid() ORDER BY pid"
+    )
+    const chosen = rows.filter(() => chance() < share).map(({ pid }) => pid)
+    await client.query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", [chosen])
+    return chosen.length
+  } finally {
+    await client.end()
+  }
+}
+
+/** Looks again and again until it holds. */
+export const until = async (what: string, millis: number, holds: () => boolean): Promise<void> => {
+  const deadline = Date.now() + millis
+  while (!holds()) {
+    if (Date.now() > deadline) throw new Error(`it took more than ${millis} ms until ${what}`)
+    await sleep(2)
+  }
+}
+
+const longest = (waits: ReadonlyArray<readonly [number, number]>): number =>
+  Math.round(waits.reduce((most, [, wait]) => Math.max(most, wait), 0) / 1000)
+
+/** Waits until they have ended by themselves, and tells of those that have not, or not well. */
+const all = async (what: string, members: ReadonlyArray<Member>): Promise<ReadonlyArray<string>> => {
+  await until(what, 30_000, () => members.every((member) => member.ended() !== undefined)).catch(() => {})
+  return members.filter((member) => member.ended() !== "0").map((member) =>
+    `${member.name} did not ${what}: it ${
+      member.ended() === undefined ? "still runs" : `ended with ${member.ended()}`
+    }\n${member.errors().slice(-2000)}`
+  )
+}
+
+const startMember = async (name: string, script: string, config: unknown): Promise<Member> => {
+  const child: ChildProcess = await startScript(script, [], {})
+  let ended: string | undefined
+  let errors = ""
+  const end = new Promise<void>((resolve) => {
+    child.on("error", (error) => {
+      errors += String(error)
+    })
+    child.on("close", (code, signal) => {
+      ended = String(code ?? signal)
+      resolve()
+    })
+  })
+  child.stdin?.on("error", () => {})
+  child.stdout?.resume()
+  child.stderr?.on("data", (chunk) => {
+    errors = (errors + String(chunk)).slice(-10_000)
+  })
+  child.stdin?.write(`${JSON.stringify(config)}\n`)
+  return {
+    name,
+    pid: () => ended === undefined ? child.pid : undefined,
+    ended: () => ended,
+    kill: () => {
+      child.kill("SIGKILL")
+      return end
+    },
+    send: (command) => void child.stdin?.write(`${command}\n`),
+    errors: () => errors
+  }
+}
+
+const startWriter = async (
+  folder: string,
+  story: Story,
+  config: Omit<WriterConfig, "file" | "resume">
+): Promise<Writer> => {
+  let life = 0
+  let file = ""
+  let read = (): void => {}
+  const start = (): Promise<Member> => {
+    file = Path.join(folder, `${config.name}-${++life}.jsonl`)
+    read = reader(file, story)
+    return startMember(config.name, "../chaos/writer.ts", {
+      ...config,
+      file,
+      resume: Object.fromEntries(story.lanes)
+    })
+  }
+  let member = await start()
+  const readThis = (): void => {
+    read()
+    const ended = member.ended()
+    if (ended !== undefined && ended !== "0" && ended !== "SIGKILL") {
+      throw new Error(`${config.name} ended with ${ended}\n${member.errors()}`)
+    }
+  }
+  return {
+    name: config.name,
+    pid: () => member.pid(),
+    ended: () => member.ended(),
+    kill: () => member.kill(),
+    send: (command) => member.send(command),
+    errors: () => member.errors(),
+    hasBegun: () => {
+      readThis()
+      return (Fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0
+    },
+    restart: async () => {
+      readThis()
+      Fs.rmSync(file, { force: true })
+      member = await start()
+    }
+  }
+}
+
+const readLog = async (server: PostgresServer | undefined, file: string): Promise<ReadonlyArray<Recorded>> => {
+  if (server === undefined) {
+    const db = new Sqlite(file, { readonly: true })
+    try {
+      return Array.from(db.prepare<[], StoredRow>(selectLog).iterate(), recordedOf)
+    } finally {
+      db.close()
+    }
+  }
+  const client = new Client(server.url)
+  await client.connect()
+  try {
+    const { rows } = await client.query<StoredRow>(selectLog)
+    return rows.map(recordedOf)
+  } finally {
+    await client.end()
+  }
+}
+
+/** A file system in memory with 64 MiB of room; only root can mount one. It is gone when this process is. */
+const smallDisk = (path: string): Disk & { readonly unmount: () => void } | undefined => {
+  Fs.mkdirSync(path)
+  const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", path], { stdio: "ignore" })
+  if (status !== 0) return undefined
+  const guardian = spawn("/bin/sh", ["-c", "cat; umount -l \"$1\"", "disk-guardian", path], {
+    stdio: ["pipe", "ignore", "ignore"],
+    detached: true
+  })
+  guardian.unref()
+  const balloon = Path.join(path, "balloon")
+  return {
+    fill: () => {
+      const block = Buffer.alloc(2 ** 16)
+      const descriptor = Fs.openSync(balloon, "a")
+      try {
+        for (let left = 2 ** 12; left > 0; left--) Fs.writeSync(descriptor, block)
+      } catch {
+        // full
+      } finally {
+        Fs.closeSync(descriptor)
+      }
+    },
+    empty: () => Fs.rmSync(balloon, { force: true }),
+    unmount: () => {
+      spawnSync("umount", ["-l", path], { stdio: "ignore" })
+      guardian.stdin.end()
+    }
+  }
+}
