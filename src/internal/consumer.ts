@@ -341,10 +341,14 @@ const attemptWith = <E, R>(
 ): Effect.Effect<void, HandlerFailed<E>, R> =>
   Effect.suspend(() => handler(event)).pipe(
     Effect.asVoid,
+    // where it is the consumer that is interrupted, nothing of this is run
     Effect.catchAllCause((cause) =>
-      Cause.isInterruptedOnly(cause)
-        ? Effect.failCause(cause as Cause.Cause<never>)
-        : Effect.fail(new HandlerFailed({ event, cause }))
+      Effect.fail(
+        new HandlerFailed({
+          event,
+          cause: Cause.isInterruptedOnly(cause) ? Cause.die(new Error("the handler interrupted itself")) : cause
+        })
+      )
     )
   )
 

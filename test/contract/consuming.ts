@@ -1,5 +1,6 @@
 /** Consumers: named, durable readers with a checkpoint, a lease and dead letters. */
 import { describe, expect, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -106,6 +107,18 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           const second = yield* consume(handle, { delivery })
           yield* until(() => second.seen.length === 7)
           expect(offsets(second.seen)).toStrictEqual([4, 5, 6, 7, 8, 9, 10])
+        }))
+
+      it.scopedLive("a handler that interrupts itself has failed", () =>
+        Effect.gen(function*() {
+          const handle = yield* open(consumers())
+          yield* handle.ledger.appendAll(events(5))
+          const refuse = (one: RecordedEvent) => one.offset === 3 ? Effect.interrupt : Effect.void
+          const first = yield* consume(handle, { delivery, handler: refuse })
+          expect(Cause.pretty(yield* failure(Effect.sandbox(Fiber.join(first.fiber))))).toContain("interrupted itself")
+          const second = yield* consume(handle, { delivery, onFailure: "deadLetter", handler: refuse })
+          yield* until(() => second.seen.some(({ offset }) => offset === 5))
+          expect(yield* inContext(handle, Consumer.deadLetters("reader"))).toMatchObject([{ offset: 3 }])
         }))
 
       it.scopedLive("dead letters are recorded, passed over, and handled later", () =>
@@ -363,6 +376,21 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
         yield* until(() => seen.some(({ offset }) => offset === 60))
         yield* eventually(inContext(handle, Consumer.status), ([status]) => status?.lag === 0)
         expect(yield* notes).toStrictEqual(events(60).map(({ id }) => id))
+      }))
+
+    it.scopedLive("exactly once: a statement may fail in a transaction of its own within the handler", () =>
+      Effect.gen(function*() {
+        const handle = yield* open(client())
+        const { note, notes, transaction } = Context.get(handle.context, Client)
+        yield* handle.ledger.appendAll(events(9))
+        yield* consume(handle, {
+          delivery: "exactlyOnce",
+          batch: 3,
+          handler: (one) =>
+            Effect.zipRight(Effect.orDie(note(one.id)), Effect.ignore(transaction(note(null as unknown as string))))
+        })
+        yield* eventually(inContext(handle, Consumer.status), ([status]) => status?.lag === 0)
+        expect(yield* notes).toStrictEqual(events(9).map(({ id }) => id))
       }))
 
     it.scopedLive("exactly once: a handler that hides a failed statement loses no event", () =>
