@@ -110,7 +110,7 @@ it("a run of the example", () => {
     turns: 4
   }])
   const spoken = (name: string) =>
-    history.filter(({ actor, kind }) => actor === name && kind === "agent.spoke").at(-1)?.payload["text"]
+    history.findLast(({ actor, kind }) => actor === name && kind === "agent.spoke")?.payload["text"]
   expect(stages).toMatchObject([{
     turn: 4,
     actors: ["ada", "bo", "cy"].map((actor) => ({ actor, said: spoken(actor) }))

@@ -67,7 +67,7 @@ export const leaderboard = Projection.make({
 
 /** The best first; equals by name. */
 export const scoresOf = ({ scores }: Leaderboard): ReadonlyArray<Score & { readonly name: string }> =>
-  HashMap.toEntries(scores).map(([name, one]) => ({ name, ...one })).sort((self, that) =>
+  HashMap.toEntries(scores).map(([name, one]) => Object.assign({ name }, one)).sort((self, that) =>
     that.wins - self.wins || that.turns - self.turns || that.runs - self.runs || (self.name < that.name ? -1 : 1)
   )
 

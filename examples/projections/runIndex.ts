@@ -61,7 +61,7 @@ export const runIndex = Projection.make({
 
 /** The runs in the order in which they were first seen. */
 export const runsOf = (runs: RunIndex): ReadonlyArray<Run & { readonly run: string }> =>
-  HashMap.toEntries(runs).map(([run, one]) => ({ run, ...one })).sort((self, that) => self.seen - that.seen)
+  HashMap.toEntries(runs).map(([run, one]) => Object.assign({ run }, one)).sort((self, that) => self.seen - that.seen)
 
 const unseen: Run = {
   seen: 0,

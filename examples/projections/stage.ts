@@ -50,7 +50,7 @@ export const stage = Projection.make({
 
 /** The stages in the order in which their runs were first seen. */
 export const stagesOf = (stages: Stages): ReadonlyArray<Stage & { readonly run: string }> =>
-  HashMap.toEntries(stages).map(([run, one]) => ({ run, ...one })).sort((self, that) => self.seen - that.seen)
+  HashMap.toEntries(stages).map(([run, one]) => Object.assign({ run }, one)).sort((self, that) => self.seen - that.seen)
 
 const enter = (stage: Stage, actor: string): Stage =>
   stage.actors.some((one) => one.actor === actor)
