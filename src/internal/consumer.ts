@@ -298,6 +298,10 @@ export const replay = <E, R>(
 ): Effect.Effect<{ readonly handled: number; readonly failed: number }, ReadError, R> =>
   Effect.gen(function*() {
     const { name } = work
+    // a dead letter is an offset: in another log another event is there
+    for (const { name: other, position } of yield* consumers.consumers) {
+      if (other === name && position !== null) yield* verify(store, position)
+    }
     let handled = 0
     let failed = 0
     for (let after = 0;;) {

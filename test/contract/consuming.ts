@@ -208,6 +208,24 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
       expect(seen).toHaveLength(0)
     }))
 
+  it.scopedLive("dead letters of a log that was reset are not replayed", () =>
+    Effect.gen(function*() {
+      const handle = yield* open(consumers())
+      yield* handle.ledger.appendAll(events(5))
+      const { fiber, seen } = yield* consume(handle, {
+        onFailure: "deadLetter",
+        handler: ({ offset }) => offset === 2 ? new Refused({ offset }) : Effect.void
+      })
+      yield* until(() => seen.length === 4)
+      yield* Fiber.interrupt(fiber)
+      yield* handle.admin.reset
+      yield* handle.ledger.appendAll(events(5, "other"))
+      const again: Array<RecordedEvent> = []
+      const replay = Consumer.replay({ name: "reader", handler: (one) => Effect.sync(() => again.push(one)) })
+      expect(yield* failure(inContext(handle, replay))).toMatchObject({ _tag: "LedgerReplaced" })
+      expect(again).toHaveLength(0)
+    }))
+
   it.scopedLive("a checkpoint passes over what the filter keeps back", () =>
     Effect.gen(function*() {
       const handle = yield* open(consumers())
@@ -340,9 +358,9 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
         const inside = Effect.zipRight(work, handle.ledger.latestOffset)
         expect(yield* failure(handle.store.transaction(Effect.zipRight(inside, Effect.fail("undo"))))).toBe("undo")
         expect(yield* handle.ledger.latestOffset).toBe(3)
-        expect(yield* store.consumers).toMatchObject([{ name: "fenced", offset: 0, holder: "first" }])
+        expect(yield* store.consumers).toMatchObject([{ name: "fenced", position: null, holder: "first" }])
         expect(yield* handle.store.transaction(inside)).toBe(7)
-        expect(yield* store.consumers).toMatchObject([{ name: "fenced", offset: 3 }])
+        expect(yield* store.consumers).toMatchObject([{ name: "fenced", position: { incarnation, offset: 3 } }])
         expect(yield* handle.ledger.latestOffset).toBe(7)
         const stopped = yield* Effect.makeLatch()
         const endless = yield* Effect.fork(
