@@ -127,7 +127,10 @@ export const status: Effect.Effect<ReadonlyArray<Status>, StoreError, LedgerStor
     const store = yield* LedgerStore
     const consumers = yield* (yield* ConsumerStore).consumers
     const head = yield* store.head
-    return consumers.map((consumer) => Object.assign({ lag: Math.max(0, head.offset - consumer.offset) }, consumer))
+    return consumers.map(({ holder, name, partition, partitions, position }) => {
+      const offset = position?.offset ?? 0
+      return { name, partition, partitions, offset, lag: Math.max(0, head.offset - offset), holder }
+    })
   }
 )
 
@@ -146,7 +149,8 @@ export const deadLetters = (
 /**
  * Handles the dead letters of a consumer again, in order: those that succeed are removed from the list, those that fail
  * stay, with the new reason. With `exactlyOnce` the removal and what the handler writes are one transaction. Answers how
- * many of each there were.
+ * many of each there were. Fails with `LedgerReplaced`, before anything is handled, when the log is not the one in which
+ * the consumer's checkpoint was taken.
  *
  * @since 0.1.0
  * @category operating

@@ -48,7 +48,8 @@ export type Acquisition =
   | { readonly _tag: "Divided"; readonly partitions: number }
 
 /**
- * One partition of a consumer as it is stored; `holder` is null when nobody has a valid lease.
+ * One partition of a consumer as it is stored: its last position (null before the first), and who holds it (null when
+ * nobody has a valid lease).
  *
  * @since 0.1.0
  * @category models
@@ -57,7 +58,7 @@ export interface StoredConsumer {
   readonly name: string
   readonly partition: number
   readonly partitions: number
-  readonly offset: number
+  readonly position: Position | null
   readonly holder: string | null
 }
 

@@ -1,7 +1,7 @@
 /** Consumers where they are hard: processes that are killed or suspended, servers that die. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Fiber, type Layer, Logger, LogLevel, Option, Redacted, type Scope } from "effect"
+import { Context, Duration, Effect, Fiber, type Layer, Logger, Option, Redacted, type Scope } from "effect"
 import { randomBytes, randomInt } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -181,6 +181,13 @@ describe("Postgres", () => {
           {}
         )
         const sql = Context.get(log.context, SqlClient.SqlClient)
+        let outages = 0
+        const logger = Logger.replace(
+          Logger.defaultLogger,
+          Logger.make(({ message }) => {
+            if (String(message).includes("the store is away")) outages++
+          })
+        )
         const atLeast: Array<number> = []
         const consumers = yield* Effect.forEach(
           [
@@ -202,27 +209,26 @@ describe("Postgres", () => {
           (options) =>
             Consumer.run<unknown, never>({ lease: "1 second", batch: 10, ...options }).pipe(
               Effect.provide(log.context),
-              Logger.withMinimumLogLevel(LogLevel.Fatal),
+              Effect.provide(logger),
               Effect.forkScoped
             )
         )
         const alive = () => consumers.every((fiber) => fiber.unsafePoll() === null)
         const appending = yield* Effect.fork(Effect.forever(log.appendSome(chance, 12)))
         for (let kill = 1; kill <= 3; kill++) {
-          const counts = () => atLeast.length
-          const before = { atLeast: counts(), seen: (yield* log.seen).length }
-          yield* eventually(log.seen, (seen) =>
-            !alive() || (seen.length > before.seen + 50 && counts() > before.atLeast + 50))
+          const before = { told: atLeast.length, seen: (yield* log.seen).length }
+          yield* eventually(
+            log.seen,
+            (seen) => !alive() || (seen.length > before.seen + 50 && atLeast.length > before.told + 50)
+          )
+          outages = 0
           assert.isTrue(alive())
           yield* Effect.sleep(chance() * 100)
-          yield* Effect.promise(() =>
-            server.kill()
-          )
-          // longer than the store's own retries bridge
-          yield* Effect.sleep(1500)
+          yield* Effect.promise(() => server.kill())
+          // what the store's own retries would bridge is no outage
+          yield* until(() => outages > 0)
           yield* Effect.promise(() => server.start())
         }
-        yield* eventually(Effect.retry(log.seen, { times: 100 }), (seen) => seen.length > 200)
         yield* Fiber.interrupt(appending)
         yield* eventually(log.all, (all) => !alive() || (all.length === 2 && all.every(({ lag }) => lag === 0)))
         assert.isTrue(alive())
@@ -320,11 +326,12 @@ const over = (
           yield* append(1 + Math.floor(chance() * most))
           yield* Effect.sleep(chance() * 10)
         }),
-      seen: Effect.map(
-        sql.unsafe<{ readonly offset: number; readonly id: string }>(
-          `SELECT "offset", id FROM ${table} ORDER BY place`
-        ),
-        (rows) => rows.map(({ id, offset }) => ({ id, offset }))
+      seen: sql.unsafe<{ readonly offset: number; readonly id: string }>(
+        `SELECT "offset", id FROM ${table} ORDER BY place`
+      ).pipe(
+        // a connection may have died with its server
+        Effect.retry({ times: 20 }),
+        Effect.map((rows) => rows.map(({ id, offset }) => ({ id, offset })))
       ),
       consume: (setting) => start("consumer.ts", [JSON.stringify(setting)], env),
       all,

@@ -115,6 +115,47 @@ describe("examples/watch.ts", () => {
   }
 })
 
+describe("examples/projections.ts", () => {
+  for (const [name, backend] of backends) {
+    it(`prints what the runs amount to, and goes on printing, on ${name}`, { timeout: 120_000 }, async () => {
+      const environment = { ...backend, LEDGER_PREFIX: "projected_" }
+      const project = (...args: ReadonlyArray<string>) =>
+        start(["examples/projections.ts", ...args], environment, () => {})
+      const empty = await project()
+      expect(empty.text).toMatch(/^Projections of .*\n\nRuns\n {2}none\n\nLeaderboard\n {2}none\n$/)
+
+      const following = start(["examples/projections.ts", "--follow", "--json"], environment, (text, child) => {
+        if (text.includes("every wish was heard") && !child.killed) child.kill("SIGINT")
+      })
+      await play(environment)
+      const reports = (await following).text.trim().split("\n").map((line) => JSON.parse(line))
+      expect(reports.length).toBeGreaterThan(1)
+      const { payload } = playInMemory("run-1").at(-1)!
+      const run = {
+        run: "run-1",
+        scenario: "observatory",
+        cast: ["ada", "bo", "cy"],
+        winner: payload["target"],
+        turns: 4
+      }
+      expect(reports.at(-1).runs).toMatchObject([run])
+
+      // it opens what it saved, and finds nothing new
+      const report = JSON.parse((await project("--json")).text)
+      expect(report.runs).toMatchObject([run])
+      expect(report.scores[0]).toMatchObject({ name: payload["target"], wins: 1, runs: 1 })
+      const printed = await project()
+      expect(printed.code).toBe(0)
+      expect(printed.text).toContain(`\n\nOn stage in run-1, turn 4\n  actor  said\n  ada    `)
+      expect(printed.text).toMatch(new RegExp(`\n {2}run-1 .* ${String(payload["target"])} +4\n`))
+
+      const refused = await project("--what")
+      expect(refused.text).toContain("usage: npm run projections")
+      expect(refused.code).toBe(1)
+    })
+  }
+})
+
 /** What the program must say first, when the ledger holds this much of a run. */
 const expectBeginning = (text: string, history: ReadonlyArray<Event.RecordedEvent>) => {
   if (history.length === 0) return expect(text).not.toContain("resuming")

@@ -298,6 +298,10 @@ export const replay = <E, R>(
 ): Effect.Effect<{ readonly handled: number; readonly failed: number }, ReadError, R> =>
   Effect.gen(function*() {
     const { name } = work
+    // a dead letter is an offset: in another log another event is there
+    for (const { name: other, position } of yield* consumers.consumers) {
+      if (other === name && position !== null) yield* verify(store, position)
+    }
     let handled = 0
     let failed = 0
     for (let after = 0;;) {
@@ -341,10 +345,14 @@ const attemptWith = <E, R>(
 ): Effect.Effect<void, HandlerFailed<E>, R> =>
   Effect.suspend(() => handler(event)).pipe(
     Effect.asVoid,
+    // where it is the consumer that is interrupted, nothing of this is run
     Effect.catchAllCause((cause) =>
-      Cause.isInterruptedOnly(cause)
-        ? Effect.failCause(cause as Cause.Cause<never>)
-        : Effect.fail(new HandlerFailed({ event, cause }))
+      Effect.fail(
+        new HandlerFailed({
+          event,
+          cause: Cause.isInterruptedOnly(cause) ? Cause.die(new Error("the handler interrupted itself")) : cause
+        })
+      )
     )
   )
 

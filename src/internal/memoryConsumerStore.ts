@@ -127,7 +127,7 @@ export const make = (
           name,
           partition,
           partitions: own.partitions,
-          offset: own.position?.offset ?? 0,
+          position: own.position,
           holder: own.expiresAt > now ? own.holder : null
         }))
       )

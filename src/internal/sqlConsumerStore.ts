@@ -99,7 +99,8 @@ export const make = (options: Options): Context.Tag.Service<ConsumerStore> => {
   )
   const list = statement(
     "consumers",
-    `SELECT name, part, parts, "offset", CASE WHEN expires_at > :now THEN holder END FROM ${consumers} ORDER BY name, part`
+    `SELECT name, part, parts, CASE WHEN expires_at > :now THEN holder END, incarnation, "offset", digest
+    FROM ${consumers} ORDER BY name, part`
   )
   const forget = statement(
     "forget",
@@ -205,11 +206,11 @@ const letterOf = ([offset, reason, attempts, failedAt]: StoredRow): DeadLetter =
   failedAt: Number(failedAt)
 })
 
-const consumerOf = ([name, partition, partitions, offset, holder]: StoredRow): StoredConsumer => ({
+const consumerOf = ([name, partition, partitions, holder, ...position]: StoredRow): StoredConsumer => ({
   name: String(name),
   partition: Number(partition),
   partitions: Number(partitions),
-  offset: Number(offset),
+  position: (position[0] ?? null) === null ? null : positionOf(position),
   holder: (holder ?? null) as string | null
 })
 

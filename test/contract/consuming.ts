@@ -1,5 +1,6 @@
 /** Consumers: named, durable readers with a checkpoint, a lease and dead letters. */
 import { describe, expect, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -108,6 +109,18 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           expect(offsets(second.seen)).toStrictEqual([4, 5, 6, 7, 8, 9, 10])
         }))
 
+      it.scopedLive("a handler that interrupts itself has failed", () =>
+        Effect.gen(function*() {
+          const handle = yield* open(consumers())
+          yield* handle.ledger.appendAll(events(5))
+          const refuse = (one: RecordedEvent) => one.offset === 3 ? Effect.interrupt : Effect.void
+          const first = yield* consume(handle, { delivery, handler: refuse })
+          expect(Cause.pretty(yield* failure(Effect.sandbox(Fiber.join(first.fiber))))).toContain("interrupted itself")
+          const second = yield* consume(handle, { delivery, onFailure: "deadLetter", handler: refuse })
+          yield* until(() => second.seen.some(({ offset }) => offset === 5))
+          expect(yield* inContext(handle, Consumer.deadLetters("reader"))).toMatchObject([{ offset: 3 }])
+        }))
+
       it.scopedLive("dead letters are recorded, passed over, and handled later", () =>
         Effect.gen(function*() {
           const handle = yield* open(consumers())
@@ -193,6 +206,24 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
       expect(error).toMatchObject({ _tag: "LedgerReplaced", expected: incarnation, found: incarnation })
       expect((error as Error).message).toContain("restored")
       expect(seen).toHaveLength(0)
+    }))
+
+  it.scopedLive("dead letters of a log that was reset are not replayed", () =>
+    Effect.gen(function*() {
+      const handle = yield* open(consumers())
+      yield* handle.ledger.appendAll(events(5))
+      const { fiber, seen } = yield* consume(handle, {
+        onFailure: "deadLetter",
+        handler: ({ offset }) => offset === 2 ? new Refused({ offset }) : Effect.void
+      })
+      yield* until(() => seen.length === 4)
+      yield* Fiber.interrupt(fiber)
+      yield* handle.admin.reset
+      yield* handle.ledger.appendAll(events(5, "other"))
+      const again: Array<RecordedEvent> = []
+      const replay = Consumer.replay({ name: "reader", handler: (one) => Effect.sync(() => again.push(one)) })
+      expect(yield* failure(inContext(handle, replay))).toMatchObject({ _tag: "LedgerReplaced" })
+      expect(again).toHaveLength(0)
     }))
 
   it.scopedLive("a checkpoint passes over what the filter keeps back", () =>
@@ -327,9 +358,9 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
         const inside = Effect.zipRight(work, handle.ledger.latestOffset)
         expect(yield* failure(handle.store.transaction(Effect.zipRight(inside, Effect.fail("undo"))))).toBe("undo")
         expect(yield* handle.ledger.latestOffset).toBe(3)
-        expect(yield* store.consumers).toMatchObject([{ name: "fenced", offset: 0, holder: "first" }])
+        expect(yield* store.consumers).toMatchObject([{ name: "fenced", position: null, holder: "first" }])
         expect(yield* handle.store.transaction(inside)).toBe(7)
-        expect(yield* store.consumers).toMatchObject([{ name: "fenced", offset: 3 }])
+        expect(yield* store.consumers).toMatchObject([{ name: "fenced", position: { incarnation, offset: 3 } }])
         expect(yield* handle.ledger.latestOffset).toBe(7)
         const stopped = yield* Effect.makeLatch()
         const endless = yield* Effect.fork(
@@ -363,6 +394,21 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
         yield* until(() => seen.some(({ offset }) => offset === 60))
         yield* eventually(inContext(handle, Consumer.status), ([status]) => status?.lag === 0)
         expect(yield* notes).toStrictEqual(events(60).map(({ id }) => id))
+      }))
+
+    it.scopedLive("exactly once: a statement may fail in a transaction of its own within the handler", () =>
+      Effect.gen(function*() {
+        const handle = yield* open(client())
+        const { note, notes, transaction } = Context.get(handle.context, Client)
+        yield* handle.ledger.appendAll(events(9))
+        yield* consume(handle, {
+          delivery: "exactlyOnce",
+          batch: 3,
+          handler: (one) =>
+            Effect.zipRight(Effect.orDie(note(one.id)), Effect.ignore(transaction(note(null as unknown as string))))
+        })
+        yield* eventually(inContext(handle, Consumer.status), ([status]) => status?.lag === 0)
+        expect(yield* notes).toStrictEqual(events(9).map(({ id }) => id))
       }))
 
     it.scopedLive("exactly once: a handler that hides a failed statement loses no event", () =>

@@ -36,7 +36,7 @@ const program = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   const schema = process.env["LEDGER_SCHEMA"]
   const seen = sql.literal(schema === undefined ? "seen" : `${schema}.seen`)
-  yield* Consumer.run({
+  return yield* Consumer.run({
     ...options,
     name: "reader",
     handler: ({ id, offset, runId }: Event.RecordedEvent) =>
