@@ -22,7 +22,6 @@ import {
   type Head,
   LedgerStore,
   type Outcome,
-  type Page,
   type Row,
   type StoreCondition,
   type StoredRow
@@ -33,15 +32,13 @@ import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
   columns,
-  cutStatement,
   type Dialect,
   type Names,
   names as makeNames,
-  nextOf,
   otherVersion,
-  pageStatement,
+  pageQuery,
   setUpRow,
-  wholeStatement
+  type Statement
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
@@ -180,30 +177,11 @@ export const make = Effect.fnUntraced(function*(
   const store: Context.Tag.Service<LedgerStore> = {
     append,
     page: (request) => {
-      const statement = pageStatement(names.events, request, dialect)
-      const ask = (rowsText: string) =>
-        read("read", `${sql.headRow(statement.params.length + 1)} UNION ALL SELECT * FROM (${rowsText}) AS page`, [
-          ...statement.params,
-          request.after
-        ], (all): Page => {
-          const rows = all.filter((row) => Number(row[0]) !== 0)
-          const [, incarnation, last, , digest] = setUpRow(all.find((row) => Number(row[0]) === 0))
-          const head = Number(last ?? 0)
-          return {
-            incarnation: String(incarnation),
-            head,
-            digest: digest as string | null,
-            rows,
-            next: nextOf(request, statement, rows, head)
-          }
-        })
-      return statement.merged
-        ? ask(cutStatement(statement))
-        : Effect.flatMap(
-          ask(wholeStatement(statement)),
-          (page) =>
-            page.rows.length > 0 || request.after >= page.head ? Effect.succeed(page) : ask(cutStatement(statement))
-        )
+      const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
+      const ask = ({ params, text }: Statement) => read("read", text, params, toPage)
+      return whole === undefined
+        ? ask(cut)
+        : Effect.flatMap(ask(whole), (page) => isTooLarge(page) ? ask(cut) : Effect.succeed(page))
     },
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
@@ -261,6 +239,8 @@ export const listenStatement = (channel: string): string => `LISTEN "${channel}"
 export const aliveStatement = "SELECT 1"
 
 const dialect: Dialect = {
+  isPositional: false,
+  hex: (column) => `encode(${column}, 'hex')`,
   placeholder: (number) => `$${number}`,
   oneOf: (column, placeholder) => `${column} = ANY (${placeholder}::text[])`,
   list: (members) => members
@@ -404,12 +384,6 @@ const statements = (names: Names, lockTimeout: number) => ({
   }($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
   head: `SELECT m.incarnation, e."offset", encode(e.digest, 'hex') FROM ${names.meta} AS m LEFT JOIN ` +
     `(SELECT "offset", digest FROM ${names.events} ORDER BY "offset" DESC LIMIT 1) AS e ON true`,
-  // one row more, so that the head is that of the rows' own snapshot
-  headRow: (after: number) =>
-    `SELECT 0::int8 AS "offset", incarnation, ` +
-    `(SELECT "offset" FROM ${names.events} ORDER BY "offset" DESC LIMIT 1)::text, NULL, ` +
-    `(SELECT encode(digest, 'hex') FROM ${names.events} WHERE "offset" = $${after}), ` +
-    `${Array.from({ length: 7 }, () => "NULL").join(", ")} FROM ${names.meta}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = $1`,
   // a skip scan: one index probe a run, however many events it has
   runs: `WITH RECURSIVE run(id) AS (

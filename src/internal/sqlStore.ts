@@ -1,6 +1,6 @@
 /** What the SQL of both databases has in common: names, columns, and the queries that read a page. */
 import { IncompatibleStore, StoreFailure } from "../LedgerError.js"
-import type { PageRequest, StoredRow, StoreFilter } from "../LedgerStore.js"
+import type { Page, PageRequest, StoredRow, StoreFilter } from "../LedgerStore.js"
 
 /** The identifiers of one ledger, ready to stand in SQL. */
 export interface Names {
@@ -56,7 +56,7 @@ export interface Statement {
 }
 
 /** The range of offsets that one statement looks at, and the statement. */
-export interface PageStatement extends Statement {
+interface PageStatement extends Statement {
   readonly after: number
   readonly through: number
   readonly order: string
@@ -69,7 +69,7 @@ export interface PageStatement extends Statement {
  * merged by offset: `IN (…) ORDER BY` would sort everything that matches. A filter that no index answers alone looks at
  * a bounded range of offsets, so that no statement runs for as long as the ledger is large.
  */
-export const pageStatement = (table: string, request: PageRequest, dialect: Dialect): PageStatement => {
+const pageStatement = (table: string, request: PageRequest, dialect: Dialect): PageStatement => {
   const params = new Params(dialect)
   const bind = (value: unknown): string => params.bind(value)
   const branches = request.filters.flatMap(expand)
@@ -101,20 +101,70 @@ export const pageStatement = (table: string, request: PageRequest, dialect: Dial
   return { text: rows, params: params.values, after, through, order, merged }
 }
 
-/**
- * The same page, cut where its payloads reach {@link pageBytes}; the last row may go over, so that there is always one.
- * The sum costs as much as a third of the read: it is for those pages that need it.
- */
-export const cutStatement = ({ order, text }: PageStatement): string =>
-  `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
-  `FROM (${text}) AS p) AS q WHERE before < ${pageBytes} ${order}`
+/** How a page is asked for, and read. */
+export interface PageQuery {
+  /** The page, or none of its rows where their payloads are more than {@link pageBytes}. */
+  readonly whole: Statement | undefined
+  /**
+   * The page, cut where its payloads reach {@link pageBytes}; the last row may go over, so that there is always one. The
+   * sum costs as much as a third of the read: it is for those pages that need it.
+   */
+  readonly cut: Statement
+  readonly toPage: (rows: ReadonlyArray<StoredRow>) => Page
+  readonly isTooLarge: (page: Page) => boolean
+}
 
-/** The same page, or nothing at all where its payloads are more than {@link pageBytes}. */
-export const wholeStatement = ({ text }: PageStatement): string =>
-  `SELECT * FROM (${text}) AS p WHERE (SELECT sum(octet_length(payload)) FROM (${text}) AS s) < ${pageBytes}`
+export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect): PageQuery => {
+  const statement = pageStatement(names.events, request, dialect)
+  const { order, params, text } = statement
+  // one row more, so that the head is that of the rows' own snapshot
+  const withHead = (rows: string, times: number): Statement =>
+    dialect.isPositional
+      ? {
+        text: `${headRow(names, dialect, dialect.placeholder(1))} UNION ALL SELECT * FROM (${rows}) AS page`,
+        params: [request.after, ...Array.from({ length: times }, () => params).flat()]
+      }
+      : {
+        text: `${
+          headRow(names, dialect, dialect.placeholder(params.length + 1))
+        } UNION ALL SELECT * FROM (${rows}) AS page`,
+        params: [...params, request.after]
+      }
+  return {
+    // it is made of branches, so that asking twice would cost twice
+    whole: statement.merged ? undefined : withHead(
+      `SELECT * FROM (${text}) AS p WHERE (SELECT sum(octet_length(payload)) FROM (${text}) AS s) < ${pageBytes}`,
+      2
+    ),
+    cut: withHead(
+      `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
+        `FROM (${text}) AS p) AS q WHERE before < ${pageBytes} ${order}`,
+      1
+    ),
+    toPage: (all) => {
+      const rows = all.filter((row) => Number(row[0]) !== 0)
+      const [, incarnation, last, , digest] = setUpRow(all.find((row) => Number(row[0]) === 0))
+      const head = Number(last ?? 0)
+      return {
+        incarnation: String(incarnation),
+        head,
+        digest: digest as string | null,
+        rows,
+        next: nextOf(request, statement, rows, head)
+      }
+    },
+    isTooLarge: (page) => page.rows.length === 0 && request.after < page.head
+  }
+}
+
+const headRow = ({ events, meta }: Names, dialect: Dialect, after: string): string =>
+  `SELECT CAST(0 AS bigint) AS "offset", incarnation, ` +
+  `CAST((SELECT "offset" FROM ${events} ORDER BY "offset" DESC LIMIT 1) AS text), NULL, ` +
+  `(SELECT ${dialect.hex("digest")} FROM ${events} WHERE "offset" = ${after}), ` +
+  `${Array.from({ length: 7 }, () => "NULL").join(", ")} FROM ${meta}`
 
 /** Where to go on after a page, see `Page.next`. */
-export const nextOf = (
+const nextOf = (
   request: PageRequest,
   statement: PageStatement,
   rows: ReadonlyArray<StoredRow>,
@@ -133,6 +183,10 @@ const balanced = (terms: ReadonlyArray<string>): string =>
 
 /** How a database writes the place of a parameter, and "is one of" a parameter that holds them all. */
 export interface Dialect {
+  /** Placeholders are taken in the order of the text, and none twice. */
+  readonly isPositional: boolean
+  /** The bytes of a column in hexadecimal digits. */
+  readonly hex: (column: string) => string
   readonly placeholder: (number: number) => string
   readonly oneOf: (column: string, placeholder: string) => string
   readonly list: (members: ReadonlyArray<string>) => unknown
@@ -176,7 +230,7 @@ export const arrays = [
 ] as const
 
 /** How many bytes of payload make a page. */
-export const pageBytes = 2 ** 23
+const pageBytes = 2 ** 23
 const scanSpan = 50_000
 /** How many selects one statement may combine: SQLite takes 500. */
 export const maxBranches = 50

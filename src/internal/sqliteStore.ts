@@ -29,8 +29,6 @@ import {
   type Head,
   LedgerStore,
   type Outcome,
-  type Page,
-  type PageRequest,
   type Row,
   type StoreCondition,
   type StoredRow,
@@ -48,13 +46,12 @@ import {
   maxBranches,
   type Names,
   names as makeNames,
-  nextOf,
   otherVersion,
-  pageBytes,
-  pageStatement,
+  pageQuery,
   Params,
   predicate,
-  setUpRow
+  setUpRow,
+  type Statement
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
@@ -140,17 +137,10 @@ export const make = Effect.fnUntraced(function*(
       ),
     page: (request) =>
       read("read", (db) => {
-        for (;;) {
-          const [incarnation, last, digest] = setUpRow(db.values(sql.pageHead, [request.after])[0])
-          const head = Number(last ?? 0)
-          const seen = { incarnation: String(incarnation), head, digest: digest as string | null }
-          const through = Math.min(request.through, head)
-          if (through <= request.after) return { ...seen, rows: [], next: null }
-          const { next, rows } = readRows(db, names, { ...request, through })
-          // an incarnation never comes back: where it is still the same, no reset came between
-          if (db.values(sql.incarnation)[0]?.[0] !== incarnation) continue
-          return { ...seen, rows, next }
-        }
+        const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
+        const ask = ({ params, text }: Statement) => toPage(db.values(text, params))
+        const page = whole && ask(whole)
+        return page === undefined || isTooLarge(page) ? ask(cut) : page
       }),
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
@@ -222,6 +212,8 @@ const lost = () =>
   })
 
 const dialect: Dialect = {
+  isPositional: true,
+  hex: (column) => `lower(hex(${column}))`,
   placeholder: () => "?",
   oneOf: (column, placeholder) => `${column} IN (SELECT value FROM json_each(${placeholder}))`,
   list: (members) => JSON.stringify(members)
@@ -353,14 +345,11 @@ const abandoned = (db: Database, error: unknown): TransactionAborted => {
 
 const statements = (names: Names) => ({
   lock: `UPDATE ${names.meta} SET version = version WHERE false`,
-  incarnation: `SELECT incarnation FROM ${names.meta}`,
   newIncarnation: `UPDATE ${names.meta} SET incarnation = ?`,
   clear: `DELETE FROM ${names.events}`,
   head:
     `SELECT m.incarnation, e."offset", nullif(lower(hex(e.digest)), '') FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +
     `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,
-  pageHead: `SELECT incarnation, (SELECT max("offset") FROM ${names.events}), ` +
-    `(SELECT lower(hex(digest)) FROM ${names.events} WHERE "offset" = ?) FROM ${names.meta}`,
   last: `SELECT max("offset") FROM ${names.events}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = ?`,
   known: memoize((count) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`),
@@ -520,22 +509,6 @@ const conflictOf = (
     if (found !== null) conflict = Math.min(found, conflict ?? found)
   }
   return conflict
-}
-
-/** The sizes are asked for first: nobody knows those of the next payloads. */
-const readRows = (db: Database, names: Names, request: PageRequest): Pick<Page, "rows" | "next"> => {
-  for (let limit = request.limit;;) {
-    const piece = { ...request, limit }
-    const statement = pageStatement(names.events, piece, dialect)
-    const size = Number(
-      db.values(`SELECT sum(octet_length(payload)) FROM (${statement.text})`, statement.params)[0]?.[0] ?? 0
-    )
-    if (size <= pageBytes || limit === 1) {
-      const rows = db.values(statement.text, statement.params)
-      return { rows, next: nextOf(piece, statement, rows, request.through) }
-    }
-    limit = Math.max(1, Math.floor(Math.min(limit * pageBytes / size, limit / 2)))
-  }
 }
 
 const setUp = (
