@@ -32,8 +32,18 @@ export const epochMillis = (value: unknown): Refusal =>
     ? undefined
     : "expected a time in the years 0001 to 9999, in whole milliseconds"
 
-/** `YYYY-MM-DDTHH:mm:ss.sssZ`. */
-export const formatTime = (millis: number): string => new Date(millis).toISOString()
+/** `YYYY-MM-DDTHH:mm:ss.sssZ`. Times that are written come close together, and a date costs ten times the rest. */
+export const formatTime = (millis: number): string => {
+  const second = Math.floor(millis / 1000)
+  if (second !== lastSecond) {
+    lastTime = new Date(second * 1000).toISOString().slice(0, 20)
+    lastSecond = second
+  }
+  return `${lastTime}${String(millis - second * 1000).padStart(3, "0")}Z`
+}
+
+let lastSecond = Number.NaN
+let lastTime = ""
 
 /**
  * Reads an ISO 8601 date and time: any zone offset, a naive one is UTC, digits below the millisecond are cut off.

@@ -3,7 +3,7 @@ import * as DateTime from "effect/DateTime"
 import type { Event, JsonObject, RecordedEvent } from "../Event.js"
 import type { Row, StoredRow } from "../LedgerStore.js"
 import { canonicalJson, formatPath, isObject, isWellFormed } from "./canonicalJson.js"
-import { type Content, digest } from "./digest.js"
+import { digest } from "./digest.js"
 import * as Fields from "./fields.js"
 
 /** The field that is wrong, and what was expected. */
@@ -39,7 +39,7 @@ const encodeFields = (event: Event, maxPayloadBytes: number): Row | FieldIssue =
   if (issue !== undefined) return issue
   const json = encodePayload(payload, maxPayloadBytes)
   if (typeof json !== "string") return json
-  const content: Content = {
+  const row: { -readonly [key in keyof Row]: Row[key] } = {
     id,
     runId,
     // minus zero becomes zero, as the databases store it
@@ -51,9 +51,11 @@ const encodeFields = (event: Event, maxPayloadBytes: number): Row | FieldIssue =
     schemaVersion,
     sessionId,
     modelProfile,
-    modelId
+    modelId,
+    digest: ""
   }
-  return { ...content, digest: digest(content) }
+  row.digest = digest(row)
+  return row
 }
 
 /** The columns of a row in the order of `StoredRow`, without the offset and the digest. */
