@@ -1,6 +1,6 @@
 /** Statements on a SQLite file that take long, on another thread: the driver would hold the program up meanwhile. */
 import * as Effect from "effect/Effect"
-import { createRequire } from "node:module"
+import * as Module from "node:module"
 import { Worker } from "node:worker_threads"
 import type { StoreError } from "../LedgerError.js"
 import type { StoredRow } from "../LedgerStore.js"
@@ -59,8 +59,8 @@ try {
 const findDriver = (): string | undefined => {
   for (const from of ["@effect/sql-sqlite-node/SqliteClient", undefined]) {
     try {
-      const own = createRequire(import.meta.url)
-      return (from === undefined ? own : createRequire(own.resolve(from))).resolve("better-sqlite3")
+      const own = Module.createRequire(import.meta.url)
+      return (from === undefined ? own : Module.createRequire(own.resolve(from))).resolve("better-sqlite3")
     } catch {
       // perhaps from the other
     }
