@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
 import { Context, Effect, Either, Fiber, Layer, Redacted } from "effect"
-import { createHash, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, dirname, join, relative } from "node:path"
@@ -11,7 +11,7 @@ import { Client } from "pg"
 import { Consumer, ConsumerStore, Ledger, LedgerStore, MemoryLedger, Snapshot, Verify } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
-import { canonical, digest, event, events, world } from "./contract/fixtures.js"
+import { canonicalBytes, digest, digestOver, event, events, world } from "./contract/fixtures.js"
 import { eventually, expectEvents, failure, type Handle, open, over, recordedAt } from "./contract/handle.js"
 import { random } from "./support/following.js"
 import { finished, type Process, start, until } from "./support/running.js"
@@ -61,13 +61,6 @@ const copyTo = (handle: Handle, { address, options }: Place, more: Snapshot.Opti
 const verify = (handle: Handle, options?: Verify.Options) =>
   Effect.provideService(Verify.run(options), LedgerStore.LedgerStore, handle.store)
 
-/** The digest over all events, written without the ledger's code. */
-const digestOver = (all: ReadonlyArray<Parameters<typeof digest>[0]>): string => {
-  const hash = createHash("sha256")
-  for (const one of all) hash.update(Buffer.from(digest(one), "hex"))
-  return hash.digest("hex")
-}
-
 const held = [
   ...world(1500),
   event("text", { actor: "\u{1f4be} \u2028", runId: " ", payload: { "\u0000": "\u0000", big: "é".repeat(300_000) } }),
@@ -112,7 +105,7 @@ describe("a copy", () => {
         expect(made).toStrictEqual({
           head: held.length,
           count: held.length,
-          bytes: held.reduce((sum, one) => sum + Buffer.byteLength(canonical(encoded(one))), 0),
+          bytes: canonicalBytes(held),
           digest: digestOver(held),
           incarnation: made.incarnation,
           parent
@@ -209,7 +202,7 @@ describe("a copy", () => {
             LEDGER_SCHEMA: from.options.schema ?? ""
           }
           const writers: ReadonlyArray<Process> = yield* Effect.all(
-            ["one", "two"].map((name) => start("writer.ts", [name, "1500", "4"], env))
+            ["one", "two"].map((name) => start("writer.ts", [name, "800", "4"], env))
           )
           yield* until(() => writers.every(({ lines }) => lines.length > 0), writers)
           const to = sqlite()
@@ -229,9 +222,9 @@ describe("a copy", () => {
           }
           yield* Effect.forEach(writers, finished)
           const all = yield* source.ledger.events
-          expect(all.length).toBe(3000)
+          expect(all.length).toBe(1600)
           // the first was made while they wrote
-          expect(made[0]!.head).toBeLessThan(3000)
+          expect(made[0]!.head).toBeLessThan(1600)
           for (const { digest, head } of made) expect(digestOver(all.slice(0, head))).toBe(digest)
         })
     )
@@ -552,7 +545,6 @@ it.scopedLive("100,000 events take no more memory than a few", () =>
     const schema = newSchema()
     const destinations: ReadonlyArray<readonly [string, Snapshot.Options]> = [
       [newFile(), {}],
-      [newFile(), { prefix: "other_" }],
       [url, { schema }]
     ]
     const made: Array<string | undefined> = []
@@ -578,18 +570,3 @@ it.scopedLive("100,000 events take no more memory than a few", () =>
     expect(made[0]).toMatch(/^made 100000 [0-9a-f]{64}$/)
     expect(new Set(made).size).toBe(1)
   }), { timeout: 120_000 })
-
-/** The keys of an event as they are hashed. */
-const encoded = (one: Parameters<typeof digest>[0]) => ({
-  id: one.id,
-  run_id: one.runId,
-  turn: one.turn,
-  kind: one.kind,
-  actor: one.actor,
-  payload: one.payload,
-  created_at: new Date(one.createdAt.epochMillis).toISOString(),
-  schema_version: one.schemaVersion,
-  session_id: one.sessionId,
-  model_profile: one.modelProfile,
-  model_id: one.modelId
-})
