@@ -25,53 +25,57 @@ const verifyFile = (file: string) =>
   Verify.run().pipe(Effect.provide(SqliteLedger.layerFile(file, { durability: "relaxed" })))
 
 describe("a SQLite file", () => {
-  it.live("1,000 single bytes changed in what an event says: each is found, at its offset", () =>
-    Effect.gen(function*() {
-      const seed = randomBytes(4).toString("hex")
-      console.log(`seed of the changes: ${seed}`)
-      const next = random(seed)
-      const upTo = (n: number) => Math.floor(next() * n)
-      const held = Array.from({ length: 300 }, (_, n): Event.Event =>
-        event(`event-${n}-${upTo(1e9)}`, {
-          runId: `run-${upTo(20)}`,
-          // at least two bytes wide, so that the columns stand where they are looked for
-          turn: 1000 + upTo(10_000),
-          kind: ["agent.spoke", "tool.called"][upTo(2)]!,
-          actor: ["ada", "béa", "\u{1f4be}"][upTo(3)]!,
-          payload: { n, said: "x".repeat(upTo(300)), é: [upTo(1e6), null, true] },
-          createdAt: DateTime.unsafeMake(epoch + upTo(1e9)),
-          schemaVersion: 300,
-          sessionId: upTo(2) === 0 ? null : `session-${upTo(9)}`,
-          modelId: upTo(2) === 0 ? null : `model-${upTo(9)}`
-        }))
-      const template = newFile()
-      yield* fill(template, held)
-      const sound = Fs.readFileSync(template)
-      expect(yield* verifyFile(template)).toMatchObject({ head: 300, checked: 300, count: 0, problems: [] })
-      Fs.writeFileSync(template, sound)
+  it.live(
+    "1,000 single bytes changed in what an event says: each is found, at its offset",
+    () =>
+      Effect.gen(function*() {
+        const seed = randomBytes(4).toString("hex")
+        console.log(`seed of the changes: ${seed}`)
+        const next = random(seed)
+        const upTo = (n: number) => Math.floor(next() * n)
+        const held = Array.from({ length: 300 }, (_, n): Event.Event =>
+          event(`event-${n}-${upTo(1e9)}`, {
+            runId: `run-${upTo(20)}`,
+            // at least two bytes wide, so that the columns stand where they are looked for
+            turn: 1000 + upTo(10_000),
+            kind: ["agent.spoke", "tool.called"][upTo(2)]!,
+            actor: ["ada", "béa", "\u{1f4be}"][upTo(3)]!,
+            payload: { n, said: "x".repeat(upTo(300)), é: [upTo(1e6), null, true] },
+            createdAt: DateTime.unsafeMake(epoch + upTo(1e9)),
+            schemaVersion: 300,
+            sessionId: upTo(2) === 0 ? null : `session-${upTo(9)}`,
+            modelId: upTo(2) === 0 ? null : `model-${upTo(9)}`
+          }))
+        const template = newFile()
+        yield* fill(template, held)
+        const sound = Fs.readFileSync(template)
+        expect(yield* verifyFile(template)).toMatchObject({ head: 300, checked: 300, count: 0, problems: [] })
+        Fs.writeFileSync(template, sound)
 
-      const file = newFile()
-      const missed: Array<string> = []
-      let unopened = 0
-      for (let n = 0; n < 1000; n++) {
-        const index = upTo(held.length)
-        const { begin, end } = cellOf(sound, held[index]!)
-        const at = begin + upTo(end - begin)
-        const damaged = Buffer.from(sound)
-        damaged[at] = damaged[at]! ^ (1 + upTo(255))
-        Fs.writeFileSync(file, damaged)
-        const report = yield* Effect.either(verifyFile(file))
-        if (Either.isLeft(report)) unopened++
-        else if (!report.right.problems.some(({ offset }) => offset === index + 1)) {
-          missed.push(
-            `event ${index + 1}, byte ${at - begin} of ${end - begin}: ${JSON.stringify(report.right.problems)}`
-          )
+        const file = newFile()
+        const missed: Array<string> = []
+        let unopened = 0
+        for (let n = 0; n < 1000; n++) {
+          const index = upTo(held.length)
+          const { begin, end } = cellOf(sound, held[index]!)
+          const at = begin + upTo(end - begin)
+          const damaged = Buffer.from(sound)
+          damaged[at] = damaged[at]! ^ (1 + upTo(255))
+          Fs.writeFileSync(file, damaged)
+          const report = yield* Effect.either(verifyFile(file))
+          if (Either.isLeft(report)) unopened++
+          else if (!report.right.problems.some(({ offset }) => offset === index + 1)) {
+            missed.push(
+              `event ${index + 1}, byte ${at - begin} of ${end - begin}: ${JSON.stringify(report.right.problems)}`
+            )
+          }
         }
-      }
-      expect(missed).toStrictEqual([])
-      // the whole file could be opened each time
-      expect(unopened).toBe(0)
-    }))
+        expect(missed).toStrictEqual([])
+        // the whole file could be opened each time
+        expect(unopened).toBe(0)
+      }),
+    120_000
+  )
 
   it.live("a page that cannot be read: its events are named, and the others are read", () =>
     Effect.gen(function*() {
@@ -153,17 +157,11 @@ describe("a SQLite file", () => {
         const { problems } = yield* verifyFile(file)
         expect(problems.map(({ what }) => what).join("\n"), change).toMatch(expected)
       }
-      // one entry of an index says another run than the row
       Fs.writeFileSync(file, sound)
-      const other = Buffer.from(sound)
-      const { begin } = cellOf(sound, events(50)[20]!)
-      let at = -1
-      while ((at = other.indexOf("run-1", at + 1)) !== -1) {
-        if (at < begin - 4096 || at > begin + 4096) break
-      }
-      other[at] = 0x73
-      Fs.writeFileSync(file, other)
-      expect((yield* verifyFile(file)).count).toBeGreaterThan(0)
+      indexOtherwise(file)
+      expect((yield* verifyFile(file)).problems.map(({ what }) => what).join("\n")).toMatch(
+        /missing from index ledger_run/
+      )
     }))
 
   it.live("a large file is checked by another thread, and answers the same", () =>
@@ -172,21 +170,10 @@ describe("a SQLite file", () => {
       yield* fill(file, events(3000, "large", { payload: { text: "x".repeat(2000) } }))
       expect(Fs.statSync(file).size).toBeGreaterThan(2 ** 22)
       expect((yield* verifyFile(file)).problems).toStrictEqual([])
-      const db = new Sqlite(file)
-      db.unsafeMode()
-      // the index still has what the row had
-      db.exec("PRAGMA writable_schema = ON")
-      const sql = db.prepare("SELECT sql FROM sqlite_master WHERE name = 'ledger_run'").pluck().get()
-      db.exec("UPDATE sqlite_master SET sql = replace(sql, 'run_id', 'actor') WHERE name = 'ledger_run'")
-      db.close()
-      const again = new Sqlite(file)
-      again.unsafeMode()
-      again.exec("PRAGMA writable_schema = ON")
-      again.prepare("UPDATE sqlite_master SET sql = ? WHERE name = 'ledger_run'").run(sql)
-      again.exec("DROP TRIGGER ledger_no_update; DELETE FROM sqlite_master WHERE name = 'ledger_actor'")
-      again.close()
-      const { problems } = yield* verifyFile(file)
-      expect(problems.map(({ what }) => what).join("\n")).toMatch(/index "ledger_actor" is missing[^]*never used/i)
+      indexOtherwise(file)
+      expect((yield* verifyFile(file)).problems.map(({ what }) => what).join("\n")).toMatch(
+        /missing from index ledger_run/
+      )
     }))
 })
 
@@ -271,4 +258,20 @@ const cellOf = (bytes: Buffer, one: Event.Event): { readonly begin: number; read
   expect(begin).toBeGreaterThan(0)
   expect(end - at).toBeLessThan(payload.length + 200)
   return { begin, end }
+}
+
+/** Makes the index of runs one of actors that says it is one of runs. */
+const indexOtherwise = (file: string): void => {
+  const write = (from: string, to: string, then: string) => {
+    const db = new Sqlite(file)
+    db.unsafeMode()
+    db.exec("PRAGMA writable_schema = ON")
+    db.prepare("UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'ledger_run'").run(from, to)
+    db.close()
+    const again = new Sqlite(file)
+    again.exec(then)
+    again.close()
+  }
+  write("(run_id", "(actor", "REINDEX ledger_run")
+  write("(actor", "(run_id", "SELECT 1")
 }
