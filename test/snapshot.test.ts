@@ -264,7 +264,8 @@ describe("a destination", () => {
       for (const spelling of spellings) {
         for (const options of [{}, { replace: true }, { replace: true, prefix: "other_" }]) {
           const refused = yield* Effect.either(copyTo(source, { ...sqlite(spelling), options }))
-          expect(refused, spelling).toMatchObject({
+          expect({ spelling, ...refused }).toMatchObject({
+            spelling,
             left: { _tag: "SnapshotRefused", message: "the destination is the ledger itself" }
           })
         }
@@ -503,7 +504,8 @@ describe("SIGKILL", () => {
           yield* copyTo(source, place)
           expect(hidden(dirname(place.address as string))).toStrictEqual([])
         }
-      })
+      }),
+    150_000
   )
 
   it.scopedLive("in the middle of a snapshot to Postgres: what was there is there, and nothing else", () =>
