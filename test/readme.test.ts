@@ -9,7 +9,7 @@ import { basename, dirname, join } from "node:path"
 import { promisify } from "node:util"
 
 const readme = readFileSync("README.md", "utf8")
-const documents = ["README.md", "docs/guarantees.md", "docs/following.md", "docs/traces.md"]
+const documents = ["README.md", "docs/guarantees.md", "docs/following.md", "docs/traces.md", "docs/operating.md"]
   .map((file) => ({ file, text: readFileSync(file, "utf8") }))
 
 describe("README.md and docs", () => {

@@ -49,9 +49,8 @@ export const canonical = (value: Json): string => {
   return `{${Object.keys(object).sort().map((key) => `${JSON.stringify(key)}:${canonical(object[key]!)}`).join(",")}}`
 }
 
-/** The SHA-256 of an event's canonical JSON, in its encoded form. */
-export const digest = (event: Event): string =>
-  createHash("sha256").update(canonical({
+const canonicalOf = (event: Event): string =>
+  canonical({
     id: event.id,
     run_id: event.runId,
     turn: event.turn,
@@ -63,7 +62,21 @@ export const digest = (event: Event): string =>
     session_id: event.sessionId,
     model_profile: event.modelProfile,
     model_id: event.modelId
-  })).digest("hex")
+  })
+
+/** The SHA-256 of an event's canonical JSON, in its encoded form. */
+export const digest = (event: Event): string => createHash("sha256").update(canonicalOf(event)).digest("hex")
+
+/** The SHA-256 of the digests of events, one after the other. */
+export const digestOver = (events: ReadonlyArray<Event>): string => {
+  const hash = createHash("sha256")
+  for (const event of events) hash.update(Buffer.from(digest(event), "hex"))
+  return hash.digest("hex")
+}
+
+/** How large the canonical JSON of events is. */
+export const canonicalBytes = (events: ReadonlyArray<Event>): number =>
+  events.reduce((sum, event) => sum + Buffer.byteLength(canonicalOf(event)), 0)
 
 const runIds = ["run-1", "run-2", "run-3"]
 const kinds = ["agent.spoke", "agent.acted", "tool.called", "run.finished"]

@@ -18,6 +18,7 @@ import { query } from "./query.js"
 import { reading } from "./reading.js"
 import { stored } from "./stored.js"
 import { subscribing } from "./subscribing.js"
+import { verifying } from "./verifying.js"
 
 /**
  * @since 0.1.0
@@ -51,6 +52,7 @@ export const suite = (name: string, backend: Backend): void => {
     describe("input", () => input(backend))
     describe("composition", () => composition(backend))
     describe("subscribing", () => subscribing(backend))
+    describe("verifying", () => verifying(backend))
     if (backend.consumers !== undefined) {
       const { consumers } = backend
       describe("consuming", () => consuming(backend, consumers))
