@@ -46,7 +46,8 @@ export interface LedgerConfig {
 }
 
 /**
- * What {@link layerUrl} can be told: `schema` is for Postgres only.
+ * What {@link layerUrl} can be told: `schema` is for Postgres only; with `create: false` a ledger that is not there is a
+ * failure.
  *
  * @since 0.1.0
  * @category models
@@ -54,6 +55,7 @@ export interface LedgerConfig {
 export interface Options extends StoreLedger.Options {
   readonly prefix?: string | undefined
   readonly schema?: string | undefined
+  readonly create?: boolean | undefined
   readonly durability?: "full" | "relaxed" | undefined
 }
 
