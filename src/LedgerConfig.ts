@@ -93,7 +93,9 @@ export const config: Config.Config<LedgerConfig> = Config.all({
   url: Config.redacted("DATABASE_URL").pipe(Config.withDefault(Redacted.make(""))),
   prefix: name("LEDGER_PREFIX"),
   schema: name("LEDGER_SCHEMA"),
-  durability: optional(Config.literal("full", "relaxed")("LEDGER_DURABILITY")),
+  durability: optional(
+    Config.map(Config.literal("full", "relaxed", "")("LEDGER_DURABILITY"), (value) => value === "" ? undefined : value)
+  ),
   requireDurable: Config.boolean("LEDGER_REQUIRE_DURABLE").pipe(Config.withDefault(false))
 }).pipe(
   Config.mapOrFail(({ durability, prefix, requireDurable, schema, url }) =>

@@ -11,8 +11,10 @@ const names = (name: string, description: string) =>
 const moment = (name: string, description: string) =>
   Options.text(name).pipe(
     Options.filterMap(
-      (text) => Option.map(Option.fromNullable(parseTime(text)), (millis) => DateTime.unsafeMake(millis)),
-      `--${name} takes an ISO 8601 date and time, such as 2026-11-23T18:00:00Z`
+      (text) =>
+        Option.map(Option.fromNullable(parseTime(/^\d{4}-\d\d-\d\d$/.test(text) ? `${text}T00:00Z` : text)), (millis) =>
+          DateTime.unsafeMake(millis)),
+      `--${name} takes an ISO 8601 date, or date and time, such as 2026-11-23T18:00:00Z`
     ),
     Options.withDescription(description),
     Options.optional

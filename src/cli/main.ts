@@ -88,7 +88,7 @@ const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, Interru
       ? Terminal.write(help)
       : args.includes("--wizard")
       ? new Usage({ message: "there is no wizard: --help tells of the flags" })
-      : Command.run(program, { name: "effect-ledger", version: version() })(args)
+      : Command.run(program, { name: "effect-ledger", version: version() })(lastDash(args))
   ).pipe(
     Effect.as(0),
     Effect.catchAll((error) => {
@@ -101,6 +101,10 @@ const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, Interru
     Effect.provide(environment),
     Effect.withConsole(overTerminal)
   )
+
+/** A `-` that stands for a stream ends the flags, as the parser sees it: so it comes last. */
+const lastDash = (args: ReadonlyArray<string>): ReadonlyArray<string> =>
+  /^(im|ex)port$/.test(args[2] ?? "") && args.includes("-") ? [...args.filter((arg) => arg !== "-"), "-"] : args
 
 const wrongUse: ReadonlySet<string> = new Set(["Usage", "InvalidQuery", "InvalidEvent"])
 
@@ -144,25 +148,26 @@ const environment = Layer.mergeAll(
   Logger.minimumLogLevel(LogLevel.Warning)
 )
 
-// help and what is wrong with the flags come coloured, always
+// help, and what is wrong with the flags: it comes coloured, always
 const overTerminal: Console.Console = (() => {
-  const writeTo = (stream: NodeJS.WriteStream) => (...args: ReadonlyArray<unknown>): void => {
-    const text = Terminal.withoutPasswords(args.map(String).join(" "))
-    stream.write(`${withSubcommands(Terminal.isColoured() ? text : stripVTControlCharacters(text))}\n`)
-  }
-  const out = writeTo(process.stdout)
-  const error = writeTo(process.stderr)
-  const base = Context.get(DefaultServices.liveServices, Console.Console)
+  const writeTo = (stream: NodeJS.WriteStream) => (...args: ReadonlyArray<unknown>) =>
+    Effect.async<void>((resume) => {
+      const text = Terminal.withoutPasswords(args.map(String).join(" "))
+      stream.write(`${asOurs(Terminal.isColoured() ? text : stripVTControlCharacters(text))}\n`, () =>
+        resume(Effect.void))
+    })
   return {
-    ...base,
-    log: (...args) => Effect.sync(() => out(...args)),
-    error: (...args) => Effect.sync(() => error(...args)),
-    unsafe: { ...base.unsafe, log: out, error }
+    ...Context.get(DefaultServices.liveServices, Console.Console),
+    log: writeTo(process.stdout),
+    error: writeTo(process.stderr)
   }
 })()
 
-/** In bash, a program whose name has a hyphen gets a script that does not find its subcommands, and there is no wizard. */
-const withSubcommands = (script: string): string =>
+/**
+ * In bash, a program whose name has a hyphen gets a script that does not find its subcommands; there is no wizard; usage
+ * lacks the program; and what kind of text a flag takes its description says.
+ */
+const asOurs = (script: string): string =>
   /^(function |#compdef |complete )/.test(script)
     ? script
       .replaceAll("cmd=\"effect-ledger\"", "cmd=\"effect__ledger\"")
@@ -172,6 +177,8 @@ const withSubcommands = (script: string): string =>
       .filter((line) => !line.includes("wizard"))
       .join("\n")
     : script
+      .replaceAll(/^\$ /gm, "$ effect-ledger ")
+      .replaceAll(/^ *A (user-defined piece of text( that is confidential)?|true or false value)\.\n\n/gm, "")
 
 // a reader that goes away is noticed by whoever writes next
 process.stdout.on("error", () => {})
