@@ -17,6 +17,7 @@ import {
   type ReadError,
   type SubscribeError
 } from "./LedgerError.js"
+import type { Head } from "./LedgerStore.js"
 import type { After, AppendCondition, Filters, Query } from "./Query.js"
 
 /**
@@ -119,6 +120,18 @@ export class Ledger extends Context.Tag("effect-ledger/Ledger")<Ledger, {
 }>() {}
 
 /**
+ * An incarnation, and where the logs ended that it goes on from, the nearest first: it is a copy of the first of them up
+ * to that offset, or was declared there.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Lineage {
+  readonly incarnation: string
+  readonly parents: ReadonlyArray<Head>
+}
+
+/**
  * What only an administrator may do; a program that is given only `Ledger` cannot.
  *
  * @since 0.1.0
@@ -127,6 +140,14 @@ export class Ledger extends Context.Tag("effect-ledger/Ledger")<Ledger, {
 export class LedgerAdmin extends Context.Tag("effect-ledger/LedgerAdmin")<LedgerAdmin, {
   /** Deletes every event and begins a new incarnation: older cursors then fail with `LedgerReplaced`. */
   readonly reset: Effect.Effect<void, AppendError>
+  /**
+   * Declares that this log goes on by itself from here: after a restore, or after a failover to a standby that may have
+   * missed the last events. Events stay, a new incarnation begins, and cursors of the old one fail with
+   * `LedgerReplaced`. Answers what `lineage` answers then.
+   */
+  readonly incarnate: Effect.Effect<Lineage, AppendError>
+  /** The incarnation, and where the logs ended that it goes on from. */
+  readonly lineage: Effect.Effect<Lineage, ReadError>
 }>() {}
 
 /**

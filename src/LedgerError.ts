@@ -289,6 +289,23 @@ export class InvalidCloudEvent
 }
 
 /**
+ * The destination cannot take a snapshot, and is untouched: it is the ledger itself, it would not outlive the program, or
+ * it holds something that `replace` was not asked for.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class SnapshotRefused
+  extends Schema.TaggedError<SnapshotRefused>("effect-ledger/SnapshotRefused")("SnapshotRefused", {
+    reason: Schema.String
+  })
+{
+  override get message(): string {
+    return `the destination ${this.reason}`
+  }
+}
+
+/**
  * What a store answers when it cannot do what was asked.
  *
  * @since 0.1.0

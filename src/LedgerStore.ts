@@ -149,6 +149,29 @@ export interface Page {
 }
 
 /**
+ * Something that is wrong in a store, and at which offset, where it is at one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Problem {
+  readonly offset: number | null
+  readonly what: string
+}
+
+/**
+ * Where a log is kept. `key` is equal for every handle on one log, and differs between two logs; null where no other
+ * process can reach it. `file` is the SQLite file that holds it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Location {
+  readonly key: string | null
+  readonly file: string | null
+}
+
+/**
  * The port. Calls join the transaction of the calling fiber when, and only when, it is one of this store's own client.
  *
  * @since 0.1.0
@@ -166,8 +189,26 @@ export class LedgerStore extends Context.Tag("effect-ledger/LedgerStore")<Ledger
   /** Distinct run ids by their first offset. */
   readonly runs: Effect.Effect<ReadonlyArray<string>, StoreError>
   readonly head: Effect.Effect<Head, StoreError>
-  /** Deletes every event and begins a new incarnation. */
+  /** Deletes every event and begins a new incarnation, which goes on from none. */
   readonly reset: Effect.Effect<void, StoreError>
+  /** Where the logs ended that this one goes on from, the nearest first. */
+  readonly lineage: Effect.Effect<ReadonlyArray<Head>, StoreError>
+  /**
+   * Begins a new incarnation with this lineage; unless told, it goes on from the log as it is. Events stay. Takes the
+   * lock that appends take, and answers the new head.
+   */
+  readonly incarnate: (lineage?: ReadonlyArray<Head>) => Effect.Effect<Head, StoreError>
+  /** The stored digests of the rows with `after < offset <= through`, by offset; null where there is something else. */
+  readonly digests: (
+    after: number,
+    through: number
+  ) => Effect.Effect<ReadonlyArray<readonly [offset: number, digest: string | null]>, StoreError>
+  /**
+   * What is wrong with all that stands round the rows: what makes the log append-only, constraints, indices, functions,
+   * the database's own structure, and checkpoints at events that are not there. Costs a pass over the indices.
+   */
+  readonly inspect: Effect.Effect<ReadonlyArray<Problem>, StoreError>
+  readonly location: Effect.Effect<Location, StoreError>
   /**
    * Hints that the log may have changed, also by other processes. They may come late, for nothing, or never: the log is
    * looked at every second all the same.

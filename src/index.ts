@@ -83,6 +83,13 @@ export * as Projection from "./Projection.js"
 export * as Query from "./Query.js"
 
 /**
+ * Copies of a ledger, whole or not at all, in any backend.
+ *
+ * @since 0.1.0
+ */
+export * as Snapshot from "./Snapshot.js"
+
+/**
  * The ledger over any store.
  *
  * @since 0.1.0
@@ -95,3 +102,10 @@ export * as StoreLedger from "./StoreLedger.js"
  * @since 0.1.0
  */
 export * as Trace from "./Trace.js"
+
+/**
+ * Whether a ledger still holds what was written, and is still guarded.
+ *
+ * @since 0.1.0
+ */
+export * as Verify from "./Verify.js"

@@ -26,6 +26,6 @@ export const digest = (event: Content): string => sha256(canonicalEvent(event))
 const quoteOrNull = (text: string | null): string => text === null ? "null" : quote(text)
 
 // the one-shot form came with Node 20.12 and takes half the time
-const sha256: (text: string) => string = typeof Crypto.hash === "function"
+export const sha256: (text: string) => string = typeof Crypto.hash === "function"
   ? (text) => Crypto.hash("sha256", text, "hex")
   : (text) => Crypto.createHash("sha256").update(text).digest("hex")

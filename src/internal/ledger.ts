@@ -221,6 +221,12 @@ export const make = Effect.fnUntraced(function*(
       ({ cursor, filters }) => live.follow(filters, cursor)
     ))
 
+  const lineage = Effect.zipWith(
+    store.head,
+    store.lineage,
+    ({ incarnation }, parents) => ({ incarnation, parents })
+  )
+
   return {
     ledger: {
       append: (event) => Effect.map(write([event]), (receipts) => receipts[0]!),
@@ -264,7 +270,11 @@ export const make = Effect.fnUntraced(function*(
         Stream.filterMap(follow(options), (told) => told._tag === "Recorded" ? Option.some(told.event) : Option.none()),
       follow
     },
-    admin: { reset: Effect.tap(store.reset, () => Effect.sync(live.hint)) }
+    admin: {
+      reset: Effect.tap(store.reset, () => Effect.sync(live.hint)),
+      incarnate: Effect.zipRight(Effect.tap(store.incarnate(), () => Effect.sync(live.hint)), lineage),
+      lineage
+    }
   }
 })
 

@@ -9,6 +9,7 @@ import { ConsumerStore } from "../ConsumerStore.js"
 import {
   type AppendGroup,
   type GroupResult,
+  type Head,
   LedgerStore,
   type Outcome,
   type Row,
@@ -23,6 +24,7 @@ class Transaction extends Context.Tag("effect-ledger/internal/Transaction")<Tran
 
 export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
   let incarnation = randomUUID() as string
+  let lineage: ReadonlyArray<Head> = []
   let rows: Array<Row> = []
   let offsets = new Map<string, number>()
   let runs = new Map<string, Array<number>>()
@@ -71,7 +73,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
       Effect.sync(() =>
         body(
           committed === undefined || isInside(fiber.currentContext)
-            ? { incarnation, rows, offsets, runs, length: rows.length }
+            ? { incarnation, lineage, rows, offsets, runs, length: rows.length }
             : committed
         )
       )
@@ -85,6 +87,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
     )
   const rollBack = ({ length, ...before }: View): void => {
     incarnation = before.incarnation
+    lineage = before.lineage
     rows = before.rows
     offsets = before.offsets
     runs = before.runs
@@ -136,17 +139,32 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
     })),
     reset: change(() => {
       incarnation = randomUUID()
+      lineage = []
       rows = []
       offsets = new Map()
       runs = new Map()
     }),
+    lineage: view(({ lineage }) => lineage),
+    incarnate: (given) =>
+      change((): Head => {
+        const end = { offset: rows.length, digest: rows[rows.length - 1]?.digest ?? null }
+        lineage = given ?? [{ incarnation, ...end }, ...lineage]
+        incarnation = randomUUID()
+        return { incarnation, ...end }
+      }),
+    digests: (after, through) =>
+      view(({ length, rows }) =>
+        rows.slice(after, Math.min(through, length)).map((row, index) => [after + index + 1, row.digest] as const)
+      ),
+    inspect: Effect.succeed([]),
+    location: Effect.succeed({ key: null, file: null }),
     // its only writer is the ledger above it, which knows
     changes: Stream.never,
     inTransaction: Effect.withFiberRuntime((fiber) => Effect.succeed(isInside(fiber.currentContext))),
     transaction: (effect) =>
       Effect.withFiberRuntime((fiber) =>
         isInside(fiber.currentContext) ? effect : turns.withPermits(1)(Effect.acquireUseRelease(
-          Effect.sync(() => committed = { incarnation, rows, offsets, runs, length: rows.length }),
+          Effect.sync(() => committed = { incarnation, lineage, rows, offsets, runs, length: rows.length }),
           () => Effect.provideService(effect, Transaction, self),
           (before, exit) =>
             Effect.sync(() => {
@@ -171,6 +189,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
 
 interface View {
   readonly incarnation: string
+  readonly lineage: ReadonlyArray<Head>
   readonly rows: Array<Row>
   readonly offsets: Map<string, number>
   readonly runs: Map<string, Array<number>>

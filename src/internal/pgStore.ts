@@ -34,12 +34,16 @@ import {
   columns,
   cutStatement,
   type Dialect,
+  lineageFrom,
+  lineageOf,
+  misplacedStatement,
   type Names,
   names as makeNames,
   nextOf,
   noLedger,
   otherVersion,
   pageStatement,
+  problem,
   setUpRow,
   wholeStatement
 } from "./sqlStore.js"
@@ -165,6 +169,19 @@ export const make = Effect.fnUntraced(function*(
     })
   }
 
+  /** In the caller's transaction, or in one of its own. */
+  const write = <A>(
+    method: string,
+    work: (connection: Connection) => Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, StoreError> =>
+    Effect.flatMap(connections.joined, (joined) =>
+      joined !== undefined
+        ? inSavepoint(joined, method, work(joined))
+        : Effect.mapError(
+          connections.reserved((connection) => Effect.uninterruptible(inTransaction(connection, work(connection)))),
+          (error) => toStoreError(method, error, false)
+        ))
+
   const store: Context.Tag.Service<LedgerStore> = {
     append,
     page: (request) => {
@@ -195,27 +212,74 @@ export const make = Effect.fnUntraced(function*(
     },
     get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
-    head: read("head", sql.head, [], (rows): Head => {
-      const [incarnation, offset, digest] = setUpRow(rows[0])
-      return {
-        incarnation: String(incarnation),
-        offset: Number(offset ?? 0),
-        digest: (digest ?? null) as string | null
+    head: read("head", sql.head, [], headOf),
+    reset: write("reset", (connection) =>
+      Effect.forEach(
+        [...sql.reset, [sql.newLineage, [randomUUID(), "[]"]] as const],
+        ([text, params]) => connection.executeRaw(text, params),
+        { discard: true }
+      )),
+    lineage: read("lineage", sql.lineage, [], (rows) => lineageOf(setUpRow(rows[0])[0])),
+    incarnate: (given) =>
+      write(
+        "incarnate",
+        Effect.fnUntraced(function*(connection): Effect.fn.Return<Head, SqlError> {
+          yield* run(connection, sql.lock)
+          const before = headOf(yield* connection.executeValues(sql.head, []))
+          const lineage = given ??
+            lineageFrom(before, lineageOf((yield* connection.executeValues(sql.lineage, []))[0]![0]))
+          const incarnation = randomUUID()
+          yield* connection.executeRaw(sql.newLineage, [incarnation, JSON.stringify(lineage)])
+          return { ...before, incarnation }
+        })
+      ),
+    digests: (after, through) =>
+      read(
+        "digests",
+        sql.digests,
+        [after, through],
+        (rows) => rows.map(([offset, digest]) => [Number(offset), digest as string | null] as const)
+      ),
+    inspect: Effect.map(
+      Effect.all([
+        read("inspect", sql.functions, [names.schema], (rows) => rows),
+        read("inspect", sql.trigger, [names.schema, `${names.prefix}events`], (rows) => rows),
+        read("inspect", sql.constraints, [names.schema, `${names.prefix}events`], (rows) => rows[0]!),
+        read("inspect", sql.indices, [names.schema, `${names.prefix}events`], (rows) => rows.map(([name]) => name)),
+        read("inspect", misplacedStatement(names, hexOf), [], (rows) => rows)
+      ]),
+      ([functions, triggers, constraints, indices, misplaced]) => {
+        const what: Array<unknown> = []
+        for (const text of migrations.create(names)) {
+          const name = /^CREATE FUNCTION \S+"(\w+)"\(/.exec(text)?.[1]
+          const body = /AS \$\$(.*)\$\$$/s.exec(text)?.[1]
+          if (name !== undefined && !functions.some(([other, found]) => other === name && found === body)) {
+            what.push(`the function "${name}" is missing, or was changed`)
+          }
+          const index = /^CREATE INDEX "(\w+)"/.exec(text)?.[1]
+          if (index !== undefined && !indices.includes(index)) {
+            what.push(`the index "${index}" is missing, or not valid`)
+          }
+        }
+        const guard = triggers.find(([name]) => name === `${names.prefix}append_only`)
+        if (guard === undefined) what.push("the trigger that refuses changes is missing")
+        else {
+          if (guard[1] !== "A") what.push("the trigger that refuses changes is not ENABLE ALWAYS")
+          if (Number(guard[2]) !== guardType || guard[3] !== `${names.prefix}refuse`) {
+            what.push("the trigger that refuses changes was changed")
+          }
+        }
+        const [primary, unique, checks] = constraints.map(Number)
+        if (primary === 0) what.push("the primary key is missing")
+        if (unique === 0) what.push("the unique constraint of the id is missing")
+        if (checks! < checkCount) what.push(`${checkCount - checks!} of ${checkCount} check constraints are missing`)
+        return [...what, ...misplaced.map(([text]) => text)].map(problem)
       }
-    }),
-    reset: Effect.flatMap(connections.joined, (joined) => {
-      const work = (connection: Connection) =>
-        Effect.forEach(
-          [...sql.reset, [sql.newIncarnation, [randomUUID()]] as const],
-          ([text, params]) => connection.executeRaw(text, params),
-          { discard: true }
-        )
-      return joined !== undefined
-        ? inSavepoint(joined, "reset", work(joined))
-        : Effect.mapError(
-          connections.reserved((connection) => Effect.uninterruptible(inTransaction(connection, work(connection)))),
-          (error) => toStoreError("reset", error, false)
-        )
+    ),
+    location: read("location", sql.location, [names.schema, `${names.prefix}events`], (rows) => {
+      // an incarnation is of one log, or of a copy byte by byte
+      const [database, table, incarnation] = setUpRow(rows[0])
+      return { key: `postgres ${database} ${table} ${incarnation}`, file: null }
     }),
     changes: options.listen(channel),
     inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined),
@@ -338,6 +402,28 @@ const isTransient = (error: unknown): boolean => {
 
 const transient = Schedule.exponential("10 millis").pipe(Schedule.jittered, Schedule.intersect(Schedule.recurs(6)))
 
+const hexOf = (column: string): string => `encode(${column}, 'hex')`
+
+const lockStatement = (names: Names): string => `LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE`
+
+/** Joins the events table, whose schema and name are the first two parameters. */
+const ownTable = (oid: string, and = ""): string =>
+  `pg_catalog.pg_class AS c ON c.oid = ${oid} JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ` +
+  `WHERE n.nspname = $1 AND c.relname = $2 ${and}`
+
+/** BEFORE, for each statement, DELETE, UPDATE and TRUNCATE, as the catalogue writes it. */
+const guardType = 2 + 8 + 16 + 32
+const checkCount = 13
+
+const headOf = (rows: ReadonlyArray<StoredRow>): Head => {
+  const [incarnation, offset, digest] = setUpRow(rows[0])
+  return {
+    incarnation: String(incarnation),
+    offset: Number(offset ?? 0),
+    digest: (digest ?? null) as string | null
+  }
+}
+
 const statements = (names: Names, lockTimeout: number) => ({
   append: `SELECT ${
     migrations.appendFunction(names)
@@ -358,9 +444,29 @@ const statements = (names: Names, lockTimeout: number) => ({
   ) SELECT id FROM run WHERE id IS NOT NULL
     ORDER BY (SELECT min("offset") FROM ${names.events} WHERE run_id = run.id)`,
   notify: "SELECT pg_notify($1, 'appended')",
-  newIncarnation: `UPDATE ${names.meta} SET incarnation = $1`,
+  newLineage: `UPDATE ${names.meta} SET incarnation = $1, lineage = $2`,
+  lineage: `SELECT lineage FROM ${names.meta}`,
+  lock: lockStatement(names),
+  digests: `SELECT "offset", ${
+    hexOf("digest")
+  } FROM ${names.events} WHERE "offset" > $1 AND "offset" <= $2 ORDER BY "offset"`,
+  functions: `SELECT p.proname::text, p.prosrc FROM pg_catalog.pg_proc AS p ` +
+    `JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = $1`,
+  trigger:
+    `SELECT t.tgname::text, t.tgenabled::text, t.tgtype::text, p.proname::text FROM pg_catalog.pg_trigger AS t ` +
+    `JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid JOIN ${ownTable("t.tgrelid")}`,
+  constraints: `SELECT count(*) FILTER (WHERE contype = 'p'), count(*) FILTER (WHERE contype = 'u'), ` +
+    `count(*) FILTER (WHERE contype = 'c' AND convalidated) FROM pg_catalog.pg_constraint AS k JOIN ${
+      ownTable("k.conrelid")
+    }`,
+  indices:
+    `SELECT i.relname::text FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid ` +
+    `JOIN ${ownTable("x.indrelid", "AND x.indisvalid AND x.indisready")}`,
+  location:
+    `SELECT d.oid::text, c.oid::text, (SELECT incarnation FROM ${names.meta}) FROM pg_catalog.pg_database AS d ` +
+    `JOIN ${ownTable("c.oid", "AND d.datname = current_database()")}`,
   reset: [
-    [`LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE`, []],
+    [lockStatement(names), []],
     [migrations.disableGuard(names), []],
     [`TRUNCATE ${names.events}`, []],
     [migrations.enableGuard(names), []]

@@ -131,20 +131,22 @@ export const eventOf = (row: StoredRow, payload: JsonObject): RecordedEvent => (
 })
 
 /** The digest of what is stored; of no use where that cannot be an event. */
-export const digestOf = (row: StoredRow): string =>
-  digest({
-    id: String(row[1]),
-    runId: String(row[2]),
-    turn: Number(row[3]),
-    kind: String(row[4]),
-    actor: String(row[5]),
-    payload: String(row[6]),
-    createdAt: Number(row[7]),
-    schemaVersion: Number(row[8]),
-    sessionId: row[9] as string | null,
-    modelProfile: row[10] as string | null,
-    modelId: row[11] as string | null
-  })
+export const digestOf = (row: StoredRow): string => digest(contentOf(row))
+
+/** What is stored, without its offset; of no use where that cannot be an event. */
+export const contentOf = (row: StoredRow): Content => ({
+  id: String(row[1]),
+  runId: String(row[2]),
+  turn: Number(row[3]),
+  kind: String(row[4]),
+  actor: String(row[5]),
+  payload: String(row[6]),
+  createdAt: Number(row[7]),
+  schemaVersion: Number(row[8]),
+  sessionId: row[9] as string | null,
+  modelProfile: row[10] as string | null,
+  modelId: row[11] as string | null
+})
 
 /** The row's offset; 0 when it has none. */
 export const offsetOf = (row: StoredRow): number => Number(row[0])

@@ -1,6 +1,6 @@
 /** What the SQL of both databases has in common: names, columns, and the queries that read a page. */
 import { IncompatibleStore, StoreFailure } from "../LedgerError.js"
-import type { PageRequest, StoredRow, StoreFilter } from "../LedgerStore.js"
+import type { Head, PageRequest, Problem, StoredRow, StoreFilter } from "../LedgerStore.js"
 
 /** The identifiers of one ledger, ready to stand in SQL. */
 export interface Names {
@@ -37,6 +37,25 @@ export const setUpRow = (row: StoredRow | undefined): StoredRow => {
   }
   return row
 }
+
+/** The lineage that a set-up row holds. */
+export const lineageOf = (text: unknown): ReadonlyArray<Head> => JSON.parse(String(text)) as ReadonlyArray<Head>
+
+/** The lineage of who goes on from this head. */
+export const lineageFrom = (head: Head, lineage: ReadonlyArray<Head>): ReadonlyArray<Head> => [head, ...lineage]
+
+/** Rows that no reader sees, and checkpoints in this log at events that are not there. `hex` writes a digest as digits. */
+export const misplacedStatement = (names: Names, hex: (column: string) => string): string =>
+  `SELECT 'a row stands at the offset ' || "offset" FROM ${names.events} WHERE "offset" < 1` +
+  ([["consumers", "consumer"], ["projections", "projection"]] as const).map(([table, what]) =>
+    ` UNION ALL SELECT 'the ${what} ' || c.name || ' has a checkpoint at another event than stands at ' || c."offset" ` +
+    `FROM ${names.of(table)} AS c JOIN ${names.meta} AS m ON m.incarnation = c.incarnation ` +
+    `WHERE c."offset" > 0 AND c.digest IS NOT NULL AND NOT EXISTS (` +
+    `SELECT 1 FROM ${names.events} AS e WHERE e."offset" = c."offset" AND ${hex("e.digest")} = c.digest)`
+  ).join("")
+
+/** A problem that stands at no offset. */
+export const problem = (what: unknown): Problem => ({ offset: null, what: String(what) })
 
 /** What is found, and what is not supported, where a set-up has another version. */
 export const otherVersion = (found: number, supported: number): IncompatibleStore =>

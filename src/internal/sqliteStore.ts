@@ -1,5 +1,5 @@
 /** The store in SQLite. */
-import type { SqlClient } from "@effect/sql/SqlClient"
+import { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
@@ -14,6 +14,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { randomUUID } from "node:crypto"
+import * as Fs from "node:fs"
 import { ConsumerStore } from "../ConsumerStore.js"
 import {
   IncompatibleStore,
@@ -31,6 +32,7 @@ import {
   type Outcome,
   type Page,
   type PageRequest,
+  type Problem,
   type Row,
   type StoreCondition,
   type StoredRow,
@@ -40,12 +42,16 @@ import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { driverError, reasonOf, toStoreError } from "./sqlError.js"
+import { offThread } from "./sqliteThread.js"
 import {
   badName,
   columns,
   type Dialect,
   expand,
+  lineageFrom,
+  lineageOf,
   maxBranches,
+  misplacedStatement,
   type Names,
   names as makeNames,
   nextOf,
@@ -55,6 +61,7 @@ import {
   pageStatement,
   Params,
   predicate,
+  problem,
   setUpRow
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
@@ -157,15 +164,53 @@ export const make = Effect.fnUntraced(function*(
       }),
     get: (id) => read("get", (db) => Option.fromNullable(db.values(sql.byId, [id])[0])),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
-    head: read("head", (db): Head => {
-      const [incarnation, offset, digest] = setUpRow(db.values(sql.head)[0])
-      return { incarnation: String(incarnation), offset: Number(offset ?? 0), digest: digest as string | null }
-    }),
+    head: read("head", (db) => headOf(db, sql)),
     reset: write("reset", function*(db) {
       for (const text of migrations.dropGuards(names)) db.run(text)
       db.run(sql.clear)
       for (const text of migrations.guards(names)) db.run(text)
-      db.run(sql.newIncarnation, [randomUUID()])
+      db.run(sql.newLineage, [randomUUID(), "[]"])
+    }),
+    lineage: read("lineage", (db) => lineageOf(setUpRow(db.values(sql.lineage)[0])[0])),
+    incarnate: (given) =>
+      write("incarnate", function*(db): Generator<void, Head> {
+        const before = headOf(db, sql)
+        const lineage = given ?? lineageFrom(before, lineageOf(db.values(sql.lineage)[0]![0]))
+        const incarnation = randomUUID()
+        db.run(sql.newLineage, [incarnation, JSON.stringify(lineage)])
+        return { ...before, incarnation }
+      }),
+    digests: (after, through) =>
+      read(
+        "digests",
+        (db) =>
+          db.values(sql.digests, [after, through]).map(([offset, digest]) =>
+            [Number(offset), digest as string | null] as const
+          )
+      ),
+    inspect: Effect.flatMap(
+      read("inspect", (db): { readonly found: ReadonlyArray<Problem>; readonly large: string | undefined } => {
+        const texts = new Set(db.values(schemaStatement).map(([text]) => text))
+        const missing = migrations.create(names).filter((text) => !texts.has(text))
+          .map((text) =>
+            problem(`the ${/^CREATE (\w+ \S+)/.exec(text)?.[1]?.toLowerCase()} is missing, or was changed`)
+          )
+        const misplaced = db.values(misplacedStatement(names, hexOf)).map(([what]) => problem(what))
+        const file = fileOf(db)
+        const bytes = Number(db.values("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0]![0])
+        const large = file !== null && bytes > inlineBytes ? file : undefined
+        return { found: [...missing, ...misplaced, ...(large === undefined ? structure(db) : [])], large }
+      }),
+      ({ found, large }) =>
+        large === undefined ? Effect.succeed(found) : Effect.map(
+          offThread(large, [[skipChecks, []], [integrityStatement, []]]),
+          (answers) => [...found, ...answers === undefined ? [] : damages(answers[1]!)]
+        )
+    ),
+    location: read("location", (db) => {
+      const file = fileOf(db)
+      const stat = file === null ? undefined : Fs.statSync(file, { throwIfNoEntry: false })
+      return { key: stat === undefined ? null : `sqlite ${stat.dev} ${stat.ino} ${names.prefix}`, file }
     }),
     changes: Stream.asyncPush<void>(
       (emit) => {
@@ -354,10 +399,86 @@ const abandoned = (db: Database, error: unknown): TransactionAborted => {
   return new TransactionAborted({ reason: `the database has undone the whole transaction: ${cause.message}`, cause })
 }
 
+const headOf = (db: Database, sql: Statements): Head => {
+  const [incarnation, offset, digest] = setUpRow(db.values(sql.head)[0])
+  return { incarnation: String(incarnation), offset: Number(offset ?? 0), digest: digest as string | null }
+}
+
+const hexOf = (column: string): string => `lower(hex(${column}))`
+
+/** The path of the file that is open; null for one in memory. */
+const fileOf = (db: Database): string | null => {
+  const file = String(db.values("SELECT file FROM pragma_database_list WHERE name = 'main'")[0]?.[0] ?? "")
+  return file === "" ? null : file
+}
+
+const schemaStatement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+const integrityStatement = "PRAGMA integrity_check(1000)"
+// a payload that is not JSON would end the check with an error; the rows are looked at one by one
+const skipChecks = "PRAGMA ignore_check_constraints = ON"
+
+/** A larger database is checked by another thread. */
+const inlineBytes = 2 ** 22
+
+const structure = (db: Database): ReadonlyArray<Problem> => {
+  const before = Number(db.values("PRAGMA ignore_check_constraints")[0]?.[0])
+  db.run(skipChecks)
+  try {
+    return damages(db.values(integrityStatement))
+  } finally {
+    db.run(`PRAGMA ignore_check_constraints = ${before}`)
+  }
+}
+
+const damages = (rows: ReadonlyArray<StoredRow>): ReadonlyArray<Problem> =>
+  rows.filter(([text]) => text !== "ok").map(([text]) => problem(text))
+
+/** Whether there is nothing in a file but one sound ledger with the prefix. */
+export const holdsOnlyLedger = (file: string, prefix: string): Effect.Effect<boolean, StoreError> =>
+  Effect.map(offThread(file, [[schemaStatement, []]]), (answers) => {
+    const names = makeNames(prefix)
+    const texts = new Set(answers?.[0]?.map(([text]) => text))
+    const expected = names === undefined ? [] : migrations.create(names)
+    return texts.size === expected.length && expected.every((text) => texts.has(text))
+  })
+
+/** Copies a file that {@link holdsOnlyLedger}, as of one moment, without what readers keep in it. */
+export const copyFile = (file: string, target: string, prefix: string): Effect.Effect<void, StoreError> => {
+  const of = makeNames(prefix)!.of
+  return Effect.zipRight(
+    offThread(file, [["VACUUM INTO ?", [target]]]),
+    offThread(target, [
+      ["PRAGMA secure_delete = ON", []],
+      ...["consumers", "members", "dead_letters", "projections"].map((table) =>
+        [`DELETE FROM ${of(table)}`, []] as const
+      )
+    ])
+  )
+}
+
+/** Makes a ledger that is being filled one that no release opens, and makes it whole again. */
+export const toggleUnfinished = (prefix: string): Effect.Effect<void, StoreError, SqlClient> =>
+  onClient((db) => db.run(`UPDATE ${makeNames(prefix)!.meta} SET version = -version`))
+
+const onClient = (body: (db: Database) => void): Effect.Effect<void, StoreError, SqlClient> =>
+  Effect.flatMap(SqlClient, ({ reserve }) =>
+    Effect.mapError(
+      Effect.scoped(Effect.flatMap(reserve, (connection) => attempt("snapshot", () => body(new Database(connection))))),
+      (error) => toStoreError("snapshot", error, false)
+    ))
+
+/** Leaves everything in one file; fails while somebody else has it open. */
+export const settleFile: Effect.Effect<void, StoreError, SqlClient> = onClient((db) =>
+  void db.values("PRAGMA journal_mode = DELETE")
+)
+
 const statements = (names: Names) => ({
   lock: `UPDATE ${names.meta} SET version = version WHERE false`,
   incarnation: `SELECT incarnation FROM ${names.meta}`,
-  newIncarnation: `UPDATE ${names.meta} SET incarnation = ?`,
+  newLineage: `UPDATE ${names.meta} SET incarnation = ?, lineage = ?`,
+  lineage: `SELECT lineage FROM ${names.meta}`,
+  digests: `SELECT "offset", CASE typeof(digest) WHEN 'blob' THEN ${hexOf("digest")} END FROM ${names.events} ` +
+    `WHERE "offset" > ? AND "offset" <= ? ORDER BY "offset"`,
   clear: `DELETE FROM ${names.events}`,
   head:
     `SELECT m.incarnation, e."offset", nullif(lower(hex(e.digest)), '') FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +

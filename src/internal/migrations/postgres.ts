@@ -17,7 +17,8 @@ export const create = (names: Names): ReadonlyArray<string> => {
     `CREATE TABLE ${meta} (
   one int4 PRIMARY KEY CHECK (one = 1),
   version int4 NOT NULL,
-  incarnation text COLLATE "C" NOT NULL
+  incarnation text COLLATE "C" NOT NULL,
+  lineage text COLLATE "C" NOT NULL DEFAULT '[]'
 )`,
     // empty: appends lock it, so that the lock needs a privilege and nobody else's query waits
     `CREATE TABLE ${names.of("lock")} ()`,

@@ -8,7 +8,8 @@ export const create = (names: Names): ReadonlyArray<string> => [
   `CREATE TABLE ${names.meta} (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   version INTEGER NOT NULL,
-  incarnation TEXT NOT NULL
+  incarnation TEXT NOT NULL,
+  lineage TEXT NOT NULL DEFAULT '[]'
 ) STRICT`,
   `CREATE TABLE ${names.events} (
   "offset" INTEGER PRIMARY KEY CHECK ("offset" > 0),
