@@ -22,6 +22,7 @@ import { createRequire } from "node:module"
 import { stripVTControlCharacters } from "node:util"
 import { append, export_, import_, importAncestor } from "./carry.js"
 import { Interruption } from "./exit.js"
+import { incarnate, snapshot, verify } from "./guard.js"
 import { consumers, reset } from "./keep.js"
 import { info, runs, show, tail } from "./look.js"
 import { Usage } from "./place.js"
@@ -37,7 +38,10 @@ const program = Command.make("effect-ledger").pipe(
     export_,
     import_,
     importAncestor,
+    snapshot,
+    verify,
     consumers,
+    incarnate,
     reset
   ])
 )
@@ -58,12 +62,15 @@ bring in and out
   export [FILE]             events as JSON Lines; .gz and .zst are compressed
   import FILE               what export wrote
   import-ancestor SOURCE    what the Python SqlAlchemyLedger or SQLiteLedger wrote
+  snapshot DESTINATION      a copy, with the same offsets and digests
 
 keep in order
+  verify                    whether it still holds what was written
   consumers                 how far each one is
   consumers reset NAME      forget one
   consumers dead-letters NAME
                             the events that it gave up on
+  incarnate                 after a restore: this log goes on by itself from here
   reset                     delete every event
 
 effect-ledger COMMAND --help tells of its flags, which follow the command.
