@@ -1,7 +1,7 @@
 /** The command line: the program itself, as a process, on real files and a real server. */
 import { afterAll, beforeAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
-import { Effect, Fiber, Redacted, Schedule } from "effect"
+import { Effect, Fiber, Logger, LogLevel, Redacted, Schedule } from "effect"
 import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
@@ -240,7 +240,7 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
     await fill(where, three)
     await within(
       where,
-      Effect.gen(function*() {
+      Logger.withMinimumLogLevel(LogLevel.None)(Effect.gen(function*() {
         const running = yield* Effect.fork(Consumer.run({
           name: "words",
           handler: ({ offset }) => offset === 2 ? Effect.fail(new Error("no \u001b[31mway")) : Effect.void,
@@ -251,7 +251,7 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
           until: ([consumer]) => consumer?.offset === 3
         })
         yield* Fiber.interrupt(running)
-      })
+      }))
     )
     const [status, letters, table] = await Promise.all([
       json(where, "consumers"),
@@ -266,6 +266,44 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
     expect(await json(where, "consumers", "reset", "words")).toEqual([{ name: "words", reset: true }])
     expect(await json(where, "consumers")).toEqual([])
     expect((await run(where, "consumers", "reset", "words")).code).toBe(1)
+  })
+
+  it("snapshot, verify, incarnate: a copy that is sound, and what is not", async () => {
+    const [where, copy] = [newWhere(), newFile()]
+    await fill(where, three)
+    const [made] = await json(where, "snapshot", copy.url)
+    expect(made).toMatchObject({ head: 3, count: 3, parent: { offset: 3 } })
+    const [from, to, info, other] = await Promise.all([
+      json(where, "verify"),
+      run(copy, "verify"),
+      json(copy, "info"),
+      run({ url: newFile().url }, "snapshot", copy.url)
+    ])
+    expect(from[0]).toMatchObject({ sound: true, head: 3, checked: 3, digest: made.digest, count: 0, problems: [] })
+    expect(to).toEqual({ code: 0, out: `3 events checked, digest ${made.digest}\nsound\n`, err: "" })
+    expect(info[0].incarnation).toBe(made.incarnation)
+    expect(other.code).toBe(1)
+    const [again] = await json(copy, "incarnate")
+    expect(again.parents.map(({ incarnation, offset }: any) => [incarnation, offset])).toEqual([
+      [made.incarnation, 3],
+      [made.parent.incarnation, 3]
+    ])
+    const bytes = Fs.readFileSync(copy.url)
+    // a checkpoint has moved everything into the file
+    bytes[bytes.indexOf("hello")] = 0x48
+    Fs.writeFileSync(copy.url, bytes)
+    const damaged = await run(copy, "verify")
+    expect(damaged.code).toBe(1)
+    expect(damaged.out).toMatch(/^#2 {2}/)
+    expect(damaged.err).toBe("effect-ledger: 1 problem found\n")
+    const report = await run(copy, "verify", "--json")
+    expect({ code: report.code, ...JSON.parse(report.out) })
+      .toMatchObject({ code: 1, sound: false, count: 1, problems: [{ offset: 2 }] })
+    if (where.schema === undefined) {
+      const there = newSchema()
+      await json(where, "snapshot", there.url, "--to-schema", there.schema!)
+      expect((await run(there, "export")).out).toBe((await run(where, "export")).out)
+    }
   })
 
   it("reset: not without being asked for", async () => {
@@ -285,11 +323,12 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
 
   it("what is not there is not made by looking", async () => {
     const where = newWhere()
-    for (const args of [["info"], ["runs"], ["tail", "-f"], ["export"], ["consumers"], ["reset", "--yes"]]) {
+    const commands = [["info"], ["runs"], ["tail", "-f"], ["export"], ["consumers"], ["verify"], ["reset", "--yes"]]
+    await Promise.all(commands.map(async (args) => {
       const { code, err, out } = await run(where, ...args)
       expect({ args, code, out }).toEqual({ args, code: 1, out: "" })
       expect(err).toMatch(/there is no (file|ledger)/)
-    }
+    }))
     if (where.schema === undefined) expect(Fs.existsSync(where.url)).toBe(false)
     else {
       const { rows } = await postgres.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", [where.schema])
@@ -307,8 +346,8 @@ it("a SQLite file without a ledger is left as it is, byte for byte", async () =>
 })
 
 it("without a place it says what to set, and flags that are wrong are exit code 2", async () => {
-  for (
-    const [args, said] of [
+  await Promise.all(
+    ([
       [["info"], "DATABASE_URL"],
       [["info", "--url", "memory:"], "DATABASE_URL"],
       [["info", "--url", "mysql://ada:secret@host/db"], "mysql"],
@@ -318,17 +357,17 @@ it("without a place it says what to set, and flags that are wrong are exit code 
       [["tail", "--from", "yesterday"], "ISO 8601"],
       [["info", "postgres://ada:secret@host/db"], "unknown argument"],
       [["--wizard"], "no wizard"]
-    ] as const
-  ) {
-    const { code, err, out } = await run({}, ...args)
-    expect({ args, code, out }).toEqual({ args, code: 2, out: "" })
-    expect(err).toContain(said)
-    expect(err).not.toContain("secret")
-  }
+    ] as const).map(async ([args, said]) => {
+      const { code, err, out } = await run({}, ...args)
+      expect({ args, code, out }).toEqual({ args, code: 2, out: "" })
+      expect(err).toContain(said)
+      expect(err).not.toContain("secret")
+    })
+  )
   const where = newFile()
   await fill(where, three)
-  for (
-    const args of [
+  await Promise.all(
+    [
       ["tail", "--kind", "Nope"],
       ["tail", "--after", "-1"],
       ["runs", "--limit", "0"],
@@ -336,12 +375,12 @@ it("without a place it says what to set, and flags that are wrong are exit code 
       ["append", "--run", "r", "--kind", "no", "--actor", "a"],
       ["append", "--run", "r", "--kind", "a.b", "--actor", "a", "--payload", "{"],
       ["append", "--run", "r", "--kind", "a.b", "--actor", "a", "--payload", "[]"]
-    ]
-  ) {
-    const { code, err } = await run(where, ...args, "--json")
-    expect({ args, code }).toEqual({ args, code: 2 })
-    expect(JSON.parse(err)).toMatchObject({ error: expect.any(String), message: expect.any(String) })
-  }
+    ].map(async (args) => {
+      const { code, err } = await run(where, ...args, "--json")
+      expect({ args, code }).toEqual({ args, code: 2 })
+      expect(JSON.parse(err)).toMatchObject({ error: expect.any(String), message: expect.any(String) })
+    })
+  )
   expect((await run(where, "tail", "--after", "9")).code).toBe(1)
 })
 
@@ -349,14 +388,15 @@ it("a password is in nothing that it says", async () => {
   const url = new URL(databaseUrl)
   url.password = "open-sesame"
   const urls = [url.href, `${url.href}?password=open-sesame`, `${databaseUrl}?password=open-sesame`]
-  for (const wrong of urls) {
-    for (const args of [["info"], ["info", "--json"], ["info", "--log-level", "all"]]) {
+  const commands = [["info", "--json"], ["info", "--log-level", "all"]]
+  await Promise.all(urls.flatMap((wrong) =>
+    commands.map(async (args) => {
       const { code, err, out } = await run({ url: wrong }, ...args)
       expect(code).toBe(1)
       expect(err + out).not.toContain("open-sesame")
       expect(err).toContain("password")
-    }
-  }
+    })
+  ))
   const where = newSchema()
   await fill(where, three)
   const { out } = await run(where, "info")
@@ -366,7 +406,7 @@ it("a password is in nothing that it says", async () => {
 
 it("a closed pipe is no error", async () => {
   const where = newFile()
-  await fill(where, events(20_000))
+  await fill(where, events(5000))
   for (const args of [["export"], ["tail", "--after", "0"], ["show", "run-1"], ["tail", "--json", "-n", "9999"]]) {
     const child = await begin(where, args)
     let err = ""
@@ -407,12 +447,12 @@ it("what is stored never commands the terminal", async () => {
     event(nasty, { runId: nasty, payload: { [nasty]: [nasty] } })
   ])
   const commands = [["runs"], ["show", nasty], ["tail"], ["export"], ["runs", "--json"], ["show", nasty, "--json"]]
-  for (const args of commands) {
+  await Promise.all(commands.map(async (args) => {
     const { code, err, out } = await run(where, ...args)
     expect({ args, code, err }).toEqual({ args, code: 0, err: "" })
     expect(out).toContain("owned")
     expect(out.replaceAll("\n", "")).not.toMatch(commanding)
-  }
+  }))
   const line = (await json(where, "export")).find(({ id }) => id === "x")
   expect(line).toMatchObject({ run_id: nasty, payload: { [nasty]: nasty } })
   const missing = await run(where, "show", `${nasty}!`)
