@@ -38,6 +38,13 @@ module.exports = {
       to: { path: SQL }
     },
     {
+      name: "cli-stands-apart",
+      comment: "who uses the library need not install what the command line needs",
+      severity: "error",
+      from: { path: "^src/(?!cli/)" },
+      to: { path: ["^src/cli/", "node_modules/@effect/(cli|printer|printer-ansi|platform)/"] }
+    },
+    {
       name: "src-stands-alone",
       comment: "the library imports neither tests nor tools",
       severity: "error",

@@ -1,6 +1,6 @@
 // What would be published: lints it (publint), resolves the types of every entry point (attw), then unpacks it beside
 // nothing but `effect` and uses it: as a program, as TypeScript, without a driver and with one. Run after the build.
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
@@ -67,6 +67,14 @@ writeFileSync(join(folder, "program.ts"), source)
 const compile = "--strict --exactOptionalPropertyTypes --target ES2022 --module NodeNext --skipLibCheck false"
 run(resolve("node_modules", ".bin", "tsc"), [...compile.split(" "), "program.ts"], { cwd: folder })
 
+// the command line says what it needs, where it is missing
+const bin = join(installed, ...Object.values(JSON.parse(readFileSync("package.json", "utf8")).bin)[0].split("/"))
+const launched = spawnSync(process.execPath, [bin, "--version"], { cwd: folder, encoding: "utf8" })
+if (launched.status !== 1 || !/npm install .*@effect\/cli@/.test(launched.stderr)) {
+  console.error(`✗ the command line without its package: ${launched.status} ${launched.stdout}${launched.stderr}`)
+  process.exit(1)
+}
+
 const append = `
   import assert from "node:assert"
   import { Effect, Exit } from "effect"
@@ -97,6 +105,10 @@ evaluate(
   { DATABASE_URL: "sqlite:///runs/a.db" }
 )
 
+link(["@effect/cli", "@effect/printer", "@effect/printer-ansi"])
+const told = run(process.execPath, [bin, "info", "--json", "--url", "runs/a.db"], { cwd: folder })
+if (JSON.parse(told).head !== 1) throw new Error(told)
+
 console.log(
-  `${name}: ${modules.length} modules resolve, the root works beside effect alone, drivers when they are there`
+  `${name}: ${modules.length} modules resolve, the root works beside effect alone, drivers and the command line when they are there`
 )

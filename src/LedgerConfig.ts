@@ -46,7 +46,8 @@ export interface LedgerConfig {
 }
 
 /**
- * What {@link layerUrl} can be told: `schema` is for Postgres only.
+ * What {@link layerUrl} can be told: `schema` is for Postgres only; with `create: false` a ledger that is not there is a
+ * failure.
  *
  * @since 0.1.0
  * @category models
@@ -54,6 +55,7 @@ export interface LedgerConfig {
 export interface Options extends StoreLedger.Options {
   readonly prefix?: string | undefined
   readonly schema?: string | undefined
+  readonly create?: boolean | undefined
   readonly durability?: "full" | "relaxed" | undefined
 }
 
@@ -91,7 +93,9 @@ export const config: Config.Config<LedgerConfig> = Config.all({
   url: Config.redacted("DATABASE_URL").pipe(Config.withDefault(Redacted.make(""))),
   prefix: name("LEDGER_PREFIX"),
   schema: name("LEDGER_SCHEMA"),
-  durability: optional(Config.literal("full", "relaxed")("LEDGER_DURABILITY")),
+  durability: optional(
+    Config.map(Config.literal("full", "relaxed", "")("LEDGER_DURABILITY"), (value) => value === "" ? undefined : value)
+  ),
   requireDurable: Config.boolean("LEDGER_REQUIRE_DURABLE").pipe(Config.withDefault(false))
 }).pipe(
   Config.mapOrFail(({ durability, prefix, requireDurable, schema, url }) =>

@@ -27,6 +27,7 @@ import * as StoreLedger from "./StoreLedger.js"
 /**
  * - `prefix`: of the names of tables, indices and functions, `ledger_` unless told; 1 to 40 of `a-z0-9_`
  * - `schema`: where they are, created when it is missing; the connection's current schema unless told
+ * - `create`: whether a ledger is made where there is none, true unless told
  * - `durability`: `full` (the default) survives a crash of the server; `relaxed` commits without waiting for its disk
  * - `lockTimeout`: how long an append waits for another transaction that appends, 10 seconds unless told
  * - `listen`: false where LISTEN cannot work, as behind a transaction pooler; subscribers then look four times a second,
@@ -38,6 +39,7 @@ import * as StoreLedger from "./StoreLedger.js"
 export interface Options extends StoreLedger.Options {
   readonly prefix?: string | undefined
   readonly schema?: string | undefined
+  readonly create?: boolean | undefined
   readonly durability?: "full" | "relaxed" | undefined
   readonly lockTimeout?: Duration.DurationInput | undefined
   readonly listen?: boolean | undefined
@@ -109,6 +111,7 @@ const over = (options: Options, pool: Pg.Pool | undefined) =>
             options.listen === false
               ? Stream.repeatEffect(Effect.sleep("250 millis"))
               : listen(client.config, channel),
+          create: options.create,
           durability: options.durability ?? "full",
           lockTimeout: options.lockTimeout ?? "10 seconds",
           commitTimeout: options.commitTimeout ?? "1 minute",

@@ -22,6 +22,7 @@ import * as StoreLedger from "./StoreLedger.js"
 /**
  * - `prefix`: of the names of tables and indices, `ledger_` unless told; 1 to 40 of `a-z0-9_`
  * - `durability`: `full` (the default) survives power loss; `relaxed` may lose the last commits to it, never the order
+ * - `create`: whether a ledger is made where there is none, true unless told
  * - `busyTimeout`: how long a write waits for another process's, 10 seconds unless told
  *
  * @since 0.1.0
@@ -30,6 +31,7 @@ import * as StoreLedger from "./StoreLedger.js"
 export interface Options extends StoreLedger.Options {
   readonly prefix?: string | undefined
   readonly durability?: "full" | "relaxed" | undefined
+  readonly create?: boolean | undefined
   readonly busyTimeout?: Duration.DurationInput | undefined
 }
 
@@ -70,7 +72,7 @@ export const layerFile = (
 ): Layer.Layer<
   Ledger | LedgerAdmin | LedgerStore | ConsumerStore | SqliteClient.SqliteClient | SqlClient.SqlClient,
   SetupError
-> => over(options, name).pipe(Layer.provideMerge(clientLayer(name)))
+> => over(options, name).pipe(Layer.provideMerge(clientLayer(name, options.create ?? true)))
 
 const over = (options: Options, file?: string) =>
   StoreLedger.layerWith(options).pipe(
@@ -80,6 +82,7 @@ const over = (options: Options, file?: string) =>
           prefix: options.prefix ?? "ledger_",
           busyTimeout: options.busyTimeout ?? "10 seconds",
           durability: options.durability ?? "full",
+          create: options.create,
           owned: file !== undefined,
           isLost: file === undefined || isInMemory(file) ? () => false : lossOf(Path.resolve(file))
         }))
@@ -87,10 +90,14 @@ const over = (options: Options, file?: string) =>
   )
 
 // the client throws where it cannot open, and sets WAL mode itself before anybody could wait for a lock
-const clientLayer = (name: string): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
+const clientLayer = (
+  name: string,
+  create: boolean
+): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
   Layer.suspend(() => {
     if (!isInMemory(name)) {
-      Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+      if (create) Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+      else if (!Fs.existsSync(name)) throw new Error(`there is no file ${name}`)
       // SQLite would open it for reading alone, and stay so when it has become writable
       if (Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)
     }

@@ -253,6 +253,7 @@ const hinted = (url: Redacted.Redacted) =>
         pgStore.make(client, {
           prefix: "ledger_",
           schema: undefined,
+          create: undefined,
           listen: (channel) => listen(client.config, channel, "300 millis"),
           durability: "full",
           lockTimeout: "1 second",

@@ -1,5 +1,5 @@
 /** The store in Postgres. */
-import type { SqlClient } from "@effect/sql/SqlClient"
+import { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
@@ -38,6 +38,7 @@ import {
   misplacedStatement,
   type Names,
   names as makeNames,
+  noLedger,
   otherVersion,
   pageQuery,
   problem,
@@ -51,6 +52,8 @@ export interface Options {
   readonly listen: (channel: string) => Stream.Stream<void>
   readonly prefix: string
   readonly schema: string | undefined
+  /** Whether a ledger is made where there is none, true unless told. */
+  readonly create?: boolean | undefined
   readonly durability: "full" | "relaxed"
   /** How long an append waits for another's transaction before it fails with `StoreUnavailable`. */
   readonly lockTimeout: Duration.DurationInput
@@ -662,7 +665,9 @@ const setUp = Effect.fnUntraced(function*(
           (rows) => Number(rows[0]?.[0])
         )
   )
-  const found = (yield* stored) ?? (yield* inTransaction(
+  const present = yield* stored
+  if (present === undefined && options.create === false) return yield* noLedger(names)
+  const found = present ?? (yield* inTransaction(
     connection,
     Effect.gen(function*() {
       // one set-up at a time in a database: CREATE … IF NOT EXISTS fails when two run together
@@ -683,3 +688,22 @@ const setUp = Effect.fnUntraced(function*(
   }
   return { names, isolated: isolation !== "read committed" }
 })
+
+/** The bytes of the events, with their indices. */
+export const size = (
+  prefix: string,
+  schema: string | undefined
+): Effect.Effect<number, StoreError, SqlClient> =>
+  Effect.flatMap(SqlClient, (client) => client.reserve).pipe(
+    Effect.flatMap((connection) =>
+      connection.executeValues(
+        "SELECT pg_total_relation_size(c.oid)::float8 FROM pg_catalog.pg_class AS c " +
+          "JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace " +
+          "WHERE n.nspname = coalesce($1, current_schema()) AND c.relname = $2",
+        [schema ?? null, `${prefix}events`]
+      )
+    ),
+    Effect.scoped,
+    Effect.map((rows) => Number(rows[0]?.[0])),
+    Effect.mapError((error) => toStoreError("size", error, false))
+  )

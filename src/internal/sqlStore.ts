@@ -64,6 +64,15 @@ export const otherVersion = (found: number, supported: number): IncompatibleStor
     supported: `set-up version ${supported}: use a release of effect-ledger that knows the other`
   })
 
+/** Where a ledger was to be opened and not made. */
+export const noLedger = ({ prefix, schema }: Names): StoreFailure =>
+  new StoreFailure({
+    method: "open",
+    cause: new Error(
+      `there is no ledger with the prefix ${prefix}${schema === undefined ? "" : ` in schema ${schema}`}`
+    )
+  })
+
 /** The columns of a stored row, in the order of `StoredRow`. */
 export const columns =
   `"offset", id, run_id, turn, kind, actor, payload, created_at, schema_version, session_id, model_profile, model_id`

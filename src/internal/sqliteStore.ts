@@ -52,6 +52,7 @@ import {
   misplacedStatement,
   type Names,
   names as makeNames,
+  noLedger,
   otherVersion,
   pageQuery,
   Params,
@@ -68,6 +69,8 @@ export interface Options {
   readonly busyTimeout: Duration.DurationInput
   /** The client is ours: its durability is set as the option says, otherwise it is only raised. */
   readonly owned: boolean
+  /** Whether a ledger is made where there is none, true unless told. */
+  readonly create?: boolean | undefined
   readonly durability: "full" | "relaxed"
   /** Whether the file that is open is no longer the one at its path. */
   readonly isLost: () => boolean
@@ -642,6 +645,8 @@ const setUp = (
     const found = yield* read("setup", (db) =>
       waitingBriefly(db, options.owned ? driverBusyTimeout : undefined, () => {
         if (options.owned) {
+          // what holds no ledger is left as it is
+          if (options.create === false && storedVersion(db, names) === undefined) return undefined
           db.values("PRAGMA journal_mode = WAL")
           db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
           if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
@@ -650,6 +655,7 @@ const setUp = (
         }
         return { library: String(db.values("SELECT sqlite_version()")[0]![0]), version: storedVersion(db, names) }
       }))
+    if (found === undefined) return yield* noLedger(names)
     if (!isSafeLibrary(found.library)) {
       return yield* new IncompatibleStore({
         found: `SQLite ${found.library}`,

@@ -1,6 +1,7 @@
 /** Processes that a test starts. */
 import { build } from "esbuild"
 import { type ChildProcess, spawn } from "node:child_process"
+import { basename } from "node:path"
 import { fileURLToPath } from "node:url"
 
 /** Starts a script of this folder; whoever starts it ends it. */
@@ -42,7 +43,7 @@ const bundled = (script: string): Promise<string> => {
   const known = bundles.get(script)
   if (known !== undefined) return known
   const outfile = fileURLToPath(
-    new URL(`../../build/test/${script.replace(/\.ts$/, "")}-${process.pid}.mjs`, import.meta.url)
+    new URL(`../../build/test/${basename(script, ".ts")}-${process.pid}.mjs`, import.meta.url)
   )
   const bundle = build({
     entryPoints: [fileURLToPath(new URL(script, import.meta.url))],
@@ -50,7 +51,9 @@ const bundled = (script: string): Promise<string> => {
     platform: "node",
     format: "esm",
     external: ["better-sqlite3", "pg-native"],
-    banner: { js: "import { createRequire } from \"node:module\"; const require = createRequire(import.meta.url)" },
+    banner: {
+      js: "import { createRequire as requireFrom } from \"node:module\"; const require = requireFrom(import.meta.url)"
+    },
     logLevel: "error",
     outfile
   }).then(() => outfile)
