@@ -4,10 +4,11 @@ import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Context, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
 import { randomBytes } from "node:crypto"
+import * as Fs from "node:fs"
 import * as Net from "node:net"
 import { Client } from "pg"
 import { inject } from "vitest"
-import { Event, Ledger } from "../src/index.js"
+import { Consumer, Event, Ledger } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { runScript } from "./support/processes.js"
 import { startProxy } from "./support/proxy.js"
@@ -441,5 +442,97 @@ describe("Postgres appends", () => {
         const [read] = Chunk.toReadonlyArray(yield* Stream.runCollect(Ledger.tail(0)))
         assert.deepStrictEqual(read, { ...appended, offset: 1 })
       }).pipe(Effect.provide(PgLedger.layer({ schema: newSchema() }).pipe(Layer.provide(client))))
+    }))
+})
+
+describe("roles, as docs/operating.md has them", () => {
+  it.live("the writer appends and cannot forge, change or remove; the reader reads and follows", () =>
+    Effect.gen(function*() {
+      const doc = yield* Effect.promise(() => Fs.promises.readFile("docs/operating.md", "utf8"))
+      const block = /<!-- roles -->\s*```sql\n([^]*?)```/.exec(doc)?.[1] ?? assert.fail("the block is missing")
+      const schema = newSchema()
+      const [writer, reader] = [`writer_${schema}`, `reader_${schema}`]
+      const owned = open({ schema })
+      yield* Effect.provide(Effect.flatMap(events(2), Ledger.appendAll), owned)
+      const as = (role: string) => {
+        const other = new URL(url)
+        other.username = role
+        other.password = "change this"
+        return other.href
+      }
+      const ledgerAs = (role: string) => PgLedger.layerUrl(Redacted.make(as(role)), { schema, maxConnections: 2 })
+      const statement = (role: string, text: string) =>
+        Effect.promise(async () => {
+          const client = new Client(as(role))
+          await client.connect()
+          try {
+            return await client.query(text).then(() => "done", (error: Error) => error.message)
+          } finally {
+            await client.end()
+          }
+        })
+      yield* raw((client) =>
+        client.query(
+          block.replaceAll("ledger.ledger", `"${schema}".ledger`).replaceAll("SCHEMA ledger", `SCHEMA "${schema}"`)
+            .replaceAll("ledger_writer", writer).replaceAll("ledger_reader", reader).replaceAll(
+              "and this",
+              "change this"
+            )
+        )
+      )
+      yield* Effect.gen(function*() {
+        const one = yield* event()
+        assert.deepStrictEqual(yield* Ledger.append(one), Ledger.Receipt.Appended({ id: one.id, offset: 3 }))
+        assert.strictEqual((yield* Ledger.append(one))._tag, "Duplicate")
+        const seen = yield* Stream.runCollect(Ledger.subscribe().pipe(Stream.take(3)))
+        assert.strictEqual(seen.length, 3)
+        let handled = 0
+        yield* Effect.raceFirst(
+          Consumer.run({
+            name: "as the writer",
+            delivery: "exactlyOnce",
+            handler: () => Effect.sync(() => void handled++)
+          }),
+          Effect.repeat(Effect.sleep("10 millis"), { until: () => handled === 3 })
+        )
+      }).pipe(Effect.provide(ledgerAs(writer)))
+      yield* Effect.gen(function*() {
+        const seen = yield* Stream.runCollect(Ledger.subscribe().pipe(Stream.take(3)))
+        assert.strictEqual(seen.length, 3)
+        const refused = yield* Effect.flip(Effect.flatMap(event(), Ledger.append))
+        assert.strictEqual(refused._tag, "StoreFailure")
+        assert.include(refused.message, "permission denied")
+      }).pipe(Effect.provide(ledgerAs(reader)))
+      const table = `"${schema}".ledger_events`
+      const forgeries = [
+        `INSERT INTO ${table} SELECT (jsonb_populate_record(e, '{"offset": 9, "id": "forged"}')).* FROM ${table} AS e`,
+        `UPDATE ${table} SET actor = 'mallory'`,
+        `DELETE FROM ${table}`,
+        `TRUNCATE ${table}`,
+        `DROP TABLE ${table}`,
+        `ALTER TABLE ${table} DISABLE TRIGGER ALL`,
+        `ALTER TABLE ${table} DROP COLUMN digest`,
+        `DROP TRIGGER ledger_append_only ON ${table}`,
+        `DROP FUNCTION "${schema}".ledger_append_v1`,
+        `CREATE OR REPLACE FUNCTION "${schema}".ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`,
+        `UPDATE "${schema}".ledger_meta SET incarnation = 'forged'`,
+        `DELETE FROM "${schema}".ledger_meta`,
+        `BEGIN; LOCK TABLE "${schema}".ledger_lock IN EXCLUSIVE MODE`,
+        `INSERT INTO "${schema}".ledger_view SELECT * FROM "${schema}".ledger_view`,
+        "SET session_replication_role = replica"
+      ]
+      for (const role of [writer, reader]) {
+        for (const text of forgeries) {
+          assert.match(
+            yield* statement(role, text),
+            /permission denied|must be owner|cannot insert/,
+            `${role}: ${text}`
+          )
+        }
+      }
+      assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, owned), 3)
+      yield* raw((client) =>
+        client.query(`DROP OWNED BY ${writer}, ${reader}; DROP ROLE ${writer}; DROP ROLE ${reader}`)
+      )
     }))
 })

@@ -55,6 +55,7 @@ BEGIN RAISE EXCEPTION 'the ledger is append-only' USING ERRCODE = 'restrict_viol
 FOR EACH STATEMENT EXECUTE FUNCTION ${names.of("refuse")}()`,
     enableGuard(names),
     append(names),
+    `REVOKE EXECUTE ON FUNCTION ${appendFunction(names)} FROM PUBLIC`,
     // what readers keep: written again and again, so that there is room for it beside the old version of a row
     `CREATE TABLE ${names.of("consumers")} (
   name text COLLATE "C" NOT NULL,
@@ -108,7 +109,8 @@ export const disableGuard = (names: Names): string =>
  *
  * The lock comes first and everything that is looked at comes in later statements, whose snapshots see what the previous
  * holder committed. Known ids are probed one by one, with sequential scans off: a join decays to a scan of the table in
- * sessions that live longer than its statistics. A condition is built with only the fields that it has.
+ * sessions that live longer than its statistics. A condition is built with only the fields that it has. It runs with the
+ * rights of its owner, so that a role that may call it needs no right to insert: no other row can be made by it.
  */
 const append = (names: Names): string => {
   const { events } = names
@@ -116,7 +118,7 @@ const append = (names: Names): string => {
   ids text[], run_ids text[], turns int4[], kinds text[], actors text[], payloads text[], times int8[],
   schema_versions int4[], session_ids text[], model_profiles text[], model_ids text[], digests bytea[],
   condition json, commits text, lock_millis int4, channel text
-) RETURNS text LANGUAGE plpgsql VOLATILE
+) RETURNS text LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET lock_timeout = '10s' AS $$
 DECLARE
   last int8;
