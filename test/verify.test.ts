@@ -88,10 +88,19 @@ describe("a SQLite file", () => {
       Fs.writeFileSync(file, bytes)
       const { checked, count, head, problems } = yield* verifyFile(file)
       expect(head).toBe(2500)
+      const db = new Sqlite(file)
+      const row = db.prepare("SELECT * FROM ledger_events WHERE \"offset\" = ?")
+      const lost = held.map((_, index) => index + 1).filter((offset) => {
+        try {
+          return row.get(offset) === undefined
+        } catch {
+          return true
+        }
+      })
+      db.close()
+      expect(lost).toContain(1800)
       const found = problems.flatMap(({ offset }) => offset === null ? [] : [offset])
-      expect(found).toContain(1800)
-      expect(found).toStrictEqual(found.map((_, index) => found[0]! + index))
-      expect(found.length).toBeLessThan(60)
+      expect(found).toStrictEqual(lost)
       expect(checked + found.length).toBe(2500)
       expect(count).toBeGreaterThan(found.length)
     }))

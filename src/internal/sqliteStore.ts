@@ -171,13 +171,11 @@ export const make = Effect.fnUntraced(function*(
         return { ...before, incarnation }
       }),
     digests: (after, through) =>
-      read(
-        "digests",
-        (db) =>
-          db.values(sql.digests, [after, through]).map(([offset, digest]) =>
-            [Number(offset), digest as string | null] as const
-          )
-      ),
+      read("digests", (db) => {
+        const only = through === after + 1
+        return db.values(sql.digests(only), only ? [through] : [after, through])
+          .map(([offset, digest]) => [Number(offset), digest as string | null] as const)
+      }),
     inspect: Effect.flatMap(
       read("inspect", (db): { readonly found: ReadonlyArray<Problem>; readonly large: string | undefined } => {
         const texts = new Set(db.values(schemaStatement).map(([text]) => text))
@@ -468,8 +466,10 @@ const statements = (names: Names) => ({
   lock: `UPDATE ${names.meta} SET version = version WHERE false`,
   newLineage: `UPDATE ${names.meta} SET incarnation = ?, lineage = ?`,
   lineage: `SELECT lineage FROM ${names.meta}`,
-  digests: `SELECT "offset", CASE typeof(digest) WHEN 'blob' THEN ${hexOf("digest")} END FROM ${names.events} ` +
-    `WHERE "offset" > ? AND "offset" <= ? ORDER BY "offset"`,
+  // one alone by itself: a range looks at its neighbours, which may be what cannot be read
+  digests: (only: boolean) =>
+    `SELECT "offset", CASE typeof(digest) WHEN 'blob' THEN ${hexOf("digest")} END FROM ${names.events} ` +
+    (only ? `WHERE "offset" = ?` : `WHERE "offset" > ? AND "offset" <= ? ORDER BY "offset"`),
   clear: `DELETE FROM ${names.events}`,
   head:
     `SELECT m.incarnation, e."offset", nullif(lower(hex(e.digest)), '') FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +

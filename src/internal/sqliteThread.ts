@@ -22,6 +22,9 @@ export const offThread = (
       worker.once("message", ({ code, message, rows }: Answer) =>
         rows === undefined ? fail(Object.assign(new Error(message), { code })) : resume(Effect.succeed(rows)))
       worker.once("error", fail)
+      // comes last, and says something only where nothing else did
+      worker.once("exit", () =>
+        fail(new Error("the thread ended without an answer")))
       return Effect.promise(() =>
         worker.terminate()
       )

@@ -46,11 +46,14 @@ export const verifying = (backend: Backend): void => {
     Effect.gen(function*() {
       const handle = yield* open(backend.layer())
       yield* handle.ledger.appendAll(events(1500))
-      const reset = Effect.zipRight(Effect.orDie(handle.admin.reset), Effect.orDie(handle.ledger.appendAll(events(9))))
+      const reset = Effect.zipRight(
+        Effect.orDie(handle.admin.reset),
+        Effect.orDie(handle.ledger.appendAll(events(1600, "new")))
+      )
       const error = yield* failure(verify(handle, {
         onProgress: ({ checked }) => checked === 1000 ? Effect.asVoid(reset) : Effect.void
       }))
-      expect(error).toMatchObject({ _tag: "LedgerReplaced", head: 9 })
+      expect(error).toMatchObject({ _tag: "LedgerReplaced", head: 1600 })
     }))
 
   it.scopedLive("verify: counts every problem, and lists the first 1,000", () =>
