@@ -294,14 +294,13 @@ const jsonLines = <E, R>(
     ))
 
 const textLines = <E, R>(events: Stream.Stream<Event.RecordedEvent, E, R>): Stream.Stream<string, E, R> =>
-  Stream.mapChunks(events, (page) =>
-    Chunk.of(
-      Chunk.toReadonlyArray(page).map((event) =>
-        `${Terminal.dim(Terminal.time(DateTime.toEpochMillis(event.createdAt)))} ${
-          Terminal.safe(Event.summary(event))
-        }\n`
-      ).join("")
-    ))
+  Stream.mapChunks(events, (page) => Chunk.of(Chunk.toReadonlyArray(page).map(textLine).join("")))
+
+const textLine = (event: Event.RecordedEvent): string => {
+  const at = Terminal.time(DateTime.toEpochMillis(event.createdAt))
+  const line = Terminal.fit(`${at} ${Terminal.safe(Event.summary(event))}`)
+  return `${Terminal.dim(line.slice(0, at.length))}${line.slice(at.length)}\n`
+}
 
 const transcriptLine = (event: Event.RecordedEvent, at: string): string => {
   const { text, ...rest } = event.payload

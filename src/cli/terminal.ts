@@ -18,6 +18,7 @@ export class InputFailed extends Data.TaggedError("InputFailed")<{ readonly mess
 /** Writes text, and waits until it is on its way. */
 export const write = (text: string): Effect.Effect<void, ClosedPipe | OutputFailed> =>
   text === "" ? Effect.void : Effect.async((resume) => {
+    clearBar()
     process.stdout.write(text, (error) => {
       if (error === null || error === undefined) return resume(Effect.void)
       const code = "code" in error ? String(error.code) : ""
@@ -39,7 +40,10 @@ export const printJson = (value: unknown): Effect.Effect<void, ClosedPipe | Outp
 
 /** Says something to the person, beside the output. */
 export const say = (text: string): Effect.Effect<void> =>
-  Effect.sync(() => void process.stderr.write(`${process.stderr.isTTY ? clearLine : ""}${safe(text)}\n`))
+  Effect.sync(() => {
+    clearBar()
+    process.stderr.write(`${safe(text)}\n`)
+  })
 
 /** The bytes of standard input. */
 export const stdin: Stream.Stream<Uint8Array, InputFailed> = Stream.suspend(() => {
@@ -146,12 +150,13 @@ export const progress = (
     const live = process.stderr.isTTY === true
     const began = yield* Clock.currentTimeMillis
     let told = began
-    if (live) yield* Effect.addFinalizer(() => Effect.sync(() => void process.stderr.write(clearLine)))
+    if (live) yield* Effect.addFinalizer(() => Effect.sync(clearBar))
     return (step) =>
       Effect.map(Clock.currentTimeMillis, (now) => {
         if (now - told < (live ? 100 : 5000)) return
         told = now
         const text = describe(label, noun, step, (now - began) / 1000)
+        barShown = live
         process.stderr.write(live ? `${clearLine}${cut(text, (process.stderr.columns ?? 80) - 1)}` : `${text}\n`)
       })
   })
@@ -175,6 +180,17 @@ const duration = (seconds: number): string => {
     ? `${Math.floor(whole / 60)} min ${whole % 60} s`
     : `${Math.floor(whole / 3600)} h ${Math.floor(whole % 3600 / 60)} min`
 }
+
+// the bar and the output are on one screen
+let barShown = false
+const clearBar = (): void => {
+  if (!barShown) return
+  barShown = false
+  process.stderr.write(clearLine)
+}
+
+/** On a terminal, no longer than its line. */
+export const fit = (text: string): string => process.stdout.isTTY ? cut(text, process.stdout.columns ?? 80) : text
 
 const barWidth = 24
 const clearLine = "\r\u001b[K"
