@@ -165,7 +165,12 @@ describe("the other variables", () => {
 
   it.effect("an empty name is one that is not set", () =>
     Effect.gen(function*() {
-      const { prefix, schema } = yield* read({ LEDGER_PREFIX: "", LEDGER_SCHEMA: " " })
+      const { durability, prefix, schema } = yield* read({
+        LEDGER_PREFIX: "",
+        LEDGER_SCHEMA: " ",
+        LEDGER_DURABILITY: ""
+      })
+      expect(durability).toBeUndefined()
       expect([prefix, schema]).toStrictEqual([undefined, undefined])
     }))
 

@@ -91,7 +91,7 @@ export const runs = Command.make(
 ).pipe(
   Command.withDescription(
     "List runs, newest first: by their last event, or by their last one that matches the filters; 20 unless --limit " +
-      "says otherwise. What is told of a run is of all its events. Reads back from the newest event until it has found " +
+      "says otherwise. What is told of a run is of all its events, up to --through. Reads back from the newest event until it has found " +
       "that many runs, and then every event of these; memory grows with --limit alone."
   )
 )
