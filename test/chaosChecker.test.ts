@@ -378,8 +378,11 @@ const appended = (receipts: ReadonlyArray<Receipt>): ReadonlyArray<Receipt> =>
  * lane, or two of different lanes one of which began after the other was acknowledged.
  */
 const exchange = ({ log, operations, subscribers }: Draft, chance: () => number, sameLane: boolean): boolean => {
+  // one that was attempted before may have been written before
+  const attempts = new Map<string, number>()
+  for (const { events } of operations) for (const { id } of events) attempts.set(id, (attempts.get(id) ?? 0) + 1)
   const singles = operations.filter(({ condition, events, outcome }) =>
-    events.length === 1 && condition === undefined && outcome._tag === "ok" &&
+    events.length === 1 && attempts.get(events[0]!.id) === 1 && condition === undefined && outcome._tag === "ok" &&
     outcome.receipts[0]!.status === "appended"
   )
   const a = singles[somewhere(singles, chance)]!

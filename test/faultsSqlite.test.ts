@@ -260,7 +260,11 @@ describe("a file that is not what it was", () => {
         raw(path, "PRAGMA legacy_alter_table = ON; ALTER TABLE ledger_events RENAME TO gone")
         yield* fails(append, "StoreFailure", /no such table.*a part of the ledger is missing: restore/)
         yield* fails(Ledger.events, "StoreFailure", /no such table.*a part of the ledger is missing: restore/)
+        // statements that were never prepared before
+        yield* fails(Ledger.runs, "StoreFailure", /no such table/)
+        yield* fails(Ledger.runs, "StoreFailure", /no such table/)
         raw(path, "PRAGMA legacy_alter_table = ON; ALTER TABLE gone RENAME TO ledger_events")
+        assert.isNotEmpty(yield* Ledger.runs)
         yield* append
         assert.strictEqual(yield* Ledger.latestOffset, 302)
       }).pipe(Effect.provide(open(path)))

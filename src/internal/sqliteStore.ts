@@ -1,7 +1,7 @@
 /** The store in SQLite. */
 import { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
-import type { SqlError } from "@effect/sql/SqlError"
+import { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -274,18 +274,30 @@ const dialect: Dialect = {
 class Database {
   constructor(private readonly connection: Connection) {}
   run(text: string, params: ReadonlyArray<unknown> = []): void {
-    now(this.connection.executeRaw(text, params))
+    now(this.connection, text, (text) => this.connection.executeRaw(text, params))
   }
   values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
-    return now(this.connection.executeValues(text, params))
+    return now(this.connection, text, (text) => this.connection.executeValues(text, params))
   }
 }
 
-const now = <A>(effect: Effect.Effect<A, SqlError>): A => {
-  const exit = Effect.runSyncExit(effect)
+const now = <A>(connection: Connection, text: string, execute: (text: string) => Effect.Effect<A, SqlError>): A => {
+  const failures = unprepared.get(connection)?.get(text)
+  const exit = Effect.runSyncExit(execute(failures === undefined ? text : `${text} -- ${failures}`))
   if (Exit.isSuccess(exit)) return exit.value
-  throw Cause.squash(exit.cause)
+  const error = Cause.squash(exit.cause)
+  if (error instanceof SqlError && error.message.startsWith("Failed to prepare")) {
+    const texts = unprepared.get(connection) ?? new Map<string, number>()
+    unprepared.set(connection, texts.set(text, (failures ?? 0) + 1))
+  }
+  throw error
 }
+
+/**
+ * The client keeps a failure to prepare a statement, a lock in the way for example, as it keeps the statement, and
+ * answers it for ten minutes: the next attempt is under another text.
+ */
+const unprepared = new WeakMap<Connection, Map<string, number>>()
 
 /** Runs the work to its end and lets the program breathe wherever it yields. */
 const drive = <A>(work: Generator<void, A>): Effect.Effect<A, unknown> =>
