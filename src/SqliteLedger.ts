@@ -84,6 +84,7 @@ const over = (options: Options, file?: string) =>
           durability: options.durability ?? "full",
           create: options.create,
           owned: file !== undefined,
+          file: file === undefined || isInMemory(file) ? undefined : file,
           isLost: file === undefined || isInMemory(file) ? () => false : lossOf(Path.resolve(file))
         }))
     ))

@@ -41,9 +41,9 @@ describe("a full disk", () => {
   const run = (text: string) =>
     Effect.flatMap(SqliteClient.SqliteClient, (sql) => Effect.orDie(Effect.asVoid(sql.unsafe(text))))
 
-  /** The limit that SQLite knows itself: the same error, on every system. */
+  /** The limit that SQLite knows itself, for a connection: the same error, on every system. */
   const limited: Effect.Effect<Disk, never, Scope.Scope> = Effect.map(file, (path) => ({
-    layer: open(path),
+    layer: SqliteLedger.layer().pipe(Layer.provideMerge(SqliteClient.layer({ filename: path }))),
     fill: run("PRAGMA max_page_count = 1"),
     free: run("PRAGMA max_page_count = 1000000000"),
     undoes: false

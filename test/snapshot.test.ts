@@ -1,7 +1,7 @@
 /** Copies are whole or not there, whatever ends them. */
 import { afterAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
-import { Context, Effect, Either, Fiber, Layer, Redacted } from "effect"
+import { Context, Duration, Effect, Either, Fiber, Layer, Redacted } from "effect"
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
@@ -467,15 +467,15 @@ describe("SIGKILL", () => {
         const counts = { left: 0, unfinished: 0, whole: 0 }
         // by the engine, and by pages, as the prefix differs
         const places = [{}, { prefix: "other_" }].map((options) => sqlite(newFile(), options))
-        const made = yield* Effect.forEach(places, (place) => copyTo(source, place))
+        const made = yield* Effect.forEach(places, (place) => Effect.timed(copyTo(source, place)))
         yield* Effect.forEach(Array.from({ length: 50 }, (_, n) => n), (n) =>
           Effect.scoped(Effect.gen(function*() {
             const place = places[n % 2]!
-            const { digest, head } = made[n % 2]!
+            const [duration, { digest, head }] = made[n % 2]!
             const to = place.address as string
             const child = yield* start("snapshotter.ts", [to, JSON.stringify(place.options)], { DATABASE_URL: from })
             yield* until(() => child.lines.length > 0, [child])
-            const moment = Date.now() + next() * 300
+            const moment = Date.now() + next() * Duration.toMillis(duration)
             yield* until(() => Date.now() >= moment, [child])
             yield* child.kill
             expect(child.ended()).toBe("SIGKILL")

@@ -148,13 +148,14 @@ const settle = (
 ): Effect.Effect<void, StoreError | SnapshotRefused> =>
   Effect.gen(function*() {
     if (yield* attempt(() => (Fs.statSync(target, { throwIfNoEntry: false })?.size ?? 0) > 0)) {
-      yield* Effect.scoped(
-        Effect.flatMap(open(target, prefix), ({ context }) => Effect.provide(sqliteStore.settleFile, context))
-      ).pipe(Effect.catchAll((error) =>
-        replace && error._tag !== "StoreUnavailable"
-          ? Effect.void
-          : new SnapshotRefused({ reason: `cannot be replaced while somebody has it open (${error.message})` })
-      ))
+      yield* Effect.scoped(open(target, prefix)).pipe(
+        Effect.zipRight(sqliteStore.settleFile(target)),
+        Effect.catchAll((error) =>
+          replace && error._tag !== "StoreUnavailable"
+            ? Effect.void
+            : new SnapshotRefused({ reason: `cannot be replaced while somebody has it open (${error.message})` })
+        )
+      )
     }
     yield* attempt(() => {
       for (const suffix of sidecars) Fs.rmSync(target + suffix, { force: true })

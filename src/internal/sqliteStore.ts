@@ -1,4 +1,5 @@
 /** The store in SQLite. */
+import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
@@ -8,6 +9,7 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
@@ -40,6 +42,7 @@ import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { driverError, reasonOf, toStoreError } from "./sqlError.js"
+import { type Driver, openDriver, type Statement as DriverStatement } from "./sqliteDriver.js"
 import { offThread } from "./sqliteThread.js"
 import {
   badName,
@@ -69,6 +72,8 @@ export interface Options {
   readonly busyTimeout: Duration.DurationInput
   /** The client is ours: its durability is set as the option says, otherwise it is only raised. */
   readonly owned: boolean
+  /** Where it is, if it is ours and a file. */
+  readonly file: string | undefined
   /** Whether a ledger is made where there is none, true unless told. */
   readonly create?: boolean | undefined
   readonly durability: "full" | "relaxed"
@@ -76,20 +81,30 @@ export interface Options {
   readonly isLost: () => boolean
 }
 
-export const make = Effect.fnUntraced(function*(
+export const make = (
   client: SqlClient,
   options: Options
-): Effect.fn.Return<Context.Context<LedgerStore | ConsumerStore>, SetupError, Scope.Scope> {
+): Effect.Effect<Context.Context<LedgerStore | ConsumerStore>, SetupError, Scope.Scope> =>
+  Effect.mapError(
+    open(client, options),
+    (error) => error._tag === "TransactionAborted" ? new StoreFailure({ method: "setup", cause: error }) : error
+  )
+
+const open = Effect.fnUntraced(function*(
+  client: SqlClient,
+  options: Options
+): Effect.fn.Return<Context.Context<LedgerStore | ConsumerStore>, SetupError | StoreError, Scope.Scope> {
   const names = makeNames(options.prefix)
   if (names === undefined) return yield* new StoreFailure({ method: "setup", cause: new Error(badName) })
   const connection = yield* client.reserve.pipe(
     Effect.scoped,
-    Effect.mapError((error) => toStoreError("setup", error, false) as SetupError)
+    Effect.mapError((error) => toStoreError("setup", error, false))
   )
   const connections = Transaction.connections((other) => other === connection, client.reserve)
   const sql = statements(names)
-
-  const busyTimeout = options.owned ? driverBusyTimeout : undefined
+  const theirs = new ClientDatabase(connection, options.owned ? driverBusyTimeout : undefined)
+  // a second connection to our own file spares what the client does for a statement
+  const ours = (options.file === undefined ? undefined : yield* openDatabase(options.file)) ?? theirs
 
   const retryBusy = <A>(effect: Effect.Effect<A, StoreError>): Effect.Effect<A, StoreError> =>
     // the schedule costs as much as a statement: it is made when it is needed
@@ -99,35 +114,39 @@ export const make = Effect.fnUntraced(function*(
         schedule: busySchedule(options.busyTimeout)
       }))
 
-  /** Runs synchronous work, on the connection of the caller's transaction or on the client's while nobody else has it. */
+  /** Runs synchronous work, in the caller's transaction or while nobody else of this program is in one. */
   const exclusively = <A>(
     method: string,
     work: (db: Database, joined: boolean) => Generator<void, A>
   ): Effect.Effect<A, StoreError> =>
     Effect.flatMap(connections.joined, (joined) => {
-      const run = (connection: Connection) =>
+      const run = (db: Database) =>
         Effect.uninterruptible(Effect.mapError(
-          drive(work(new Database(connection), joined !== undefined)),
+          drive(work(db, joined !== undefined)),
           (error) => toStoreError(method, error, joined !== undefined)
         ))
       return retryBusy(
         joined !== undefined
-          ? connections.alone(joined, run(joined))
-          : Effect.mapError(connections.reserved(run), (error) => toStoreError(method, error, false))
+          ? connections.alone(joined, run(theirs))
+          : Effect.mapError(connections.reserved(() => run(ours)), (error) => toStoreError(method, error, false))
       )
     })
 
   /** In the caller's transaction, or in one of its own that takes the write lock first. */
   const write = <A>(method: string, work: (db: Database) => Generator<void, A>): Effect.Effect<A, StoreError> =>
-    exclusively(method, (db, joined) => transact(db, joined, busyTimeout, sql.lock, work))
+    exclusively(method, (db, joined) => transact(db, joined, sql.lock, work))
 
   const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
-    retryBusy(Effect.mapError(
-      connections.any((conn) => attempt(method, () => work(new Database(conn)))),
-      (error) => toStoreError(method, error, false)
-    ))
+    retryBusy(Effect.flatMap(connections.joined, (joined) =>
+      joined !== undefined
+        ? attempt(method, () => work(theirs))
+        : Effect.mapError(
+          connections.reserved(() => attempt(method, () => work(ours))),
+          (error) => toStoreError(method, error, false)
+        )))
 
   yield* setUp(names, options, read, write)
+  if (ours !== theirs) yield* attempt("setup", () => makeDurable(theirs, options.durability))
 
   // what is written to a file that was removed is gone when the program ends: it must not be acknowledged
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
@@ -138,9 +157,9 @@ export const make = Effect.fnUntraced(function*(
         exclusively("append", function*(db, joined): Generator<void, ReadonlyArray<GroupResult>> {
           const row = joined ? undefined : onlyRow(groups)
           const outcome = row &&
-            waitingBriefly(db, busyTimeout, () => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
+            db.briefly(() => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
           return outcome === undefined
-            ? yield* transact(db, joined, busyTimeout, sql.lock, (db) => appendAll(db, sql, groups))
+            ? yield* transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups))
             : [{ _tag: "Written", outcomes: [outcome] }]
         }),
         stillThere
@@ -205,7 +224,7 @@ export const make = Effect.fnUntraced(function*(
         let seen = ""
         return Effect.sleep(changesMillis).pipe(
           Effect.map(() => {
-            const count = changeCount(connection)
+            const count = changeCount(ours)
             if (count !== seen) emit.single(undefined)
             seen = count
           }),
@@ -219,14 +238,9 @@ export const make = Effect.fnUntraced(function*(
     transaction: (effect) =>
       Effect.flatMap(connections.joined, (joined) =>
         joined !== undefined ? effect : connections.transaction(effect, {
-          begin: (connection) =>
-            retryBusy(attempt("transaction", () => {
-              const db = new Database(connection)
-              waitingBriefly(db, busyTimeout, () => db.run("BEGIN IMMEDIATE"))
-            })),
-          commit: (connection) =>
-            Effect.zipRight(attempt("transaction", () => new Database(connection).run("COMMIT")), stillThere),
-          rollback: (connection) => Effect.sync(() => void undone(new Database(connection), false, undefined)),
+          begin: () => retryBusy(attempt("transaction", () => theirs.briefly(() => theirs.run("BEGIN IMMEDIATE")))),
+          commit: () => Effect.zipRight(attempt("transaction", () => theirs.run("COMMIT")), stillThere),
+          rollback: () => Effect.sync(() => void undone(theirs, false, undefined)),
           toError: (error) => toStoreError("transaction", error, false)
         }))
   }
@@ -237,7 +251,7 @@ export const make = Effect.fnUntraced(function*(
         names,
         query: (method, text, params) =>
           exclusively(method, function*(db, joined) {
-            return joined ? db.values(text, params) : waitingBriefly(db, busyTimeout, () => db.values(text, params))
+            return joined ? db.values(text, params) : db.briefly(() => db.values(text, params))
           }),
         placeholder: dialect.placeholder,
         now: undefined,
@@ -268,18 +282,71 @@ const dialect: Dialect = {
 }
 
 /**
- * The connection, synchronously: the driver works on this thread, so a transaction that runs in one go lets no other
+ * A connection, synchronously: the driver works on this thread, so a transaction that runs in one go lets no other
  * fiber's statement in between.
  */
-class Database {
-  constructor(private readonly connection: Connection) {}
+interface Database {
+  readonly run: (text: string, params?: ReadonlyArray<unknown>) => void
+  readonly values: (text: string, params?: ReadonlyArray<unknown>) => ReadonlyArray<StoredRow>
+  /** Runs what may meet another process's lock. SQLite waits for it on this thread: the rest of the wait is ours. */
+  readonly briefly: <A>(work: () => A) => A
+}
+
+/** The client's. `busyTimeout` is the connection's setting, where it is known. */
+class ClientDatabase implements Database {
+  constructor(private readonly connection: Connection, private readonly busyTimeout: number | undefined) {}
   run(text: string, params: ReadonlyArray<unknown> = []): void {
     now(this.connection, text, (text) => this.connection.executeRaw(text, params))
   }
   values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
     return now(this.connection, text, (text) => this.connection.executeValues(text, params))
   }
+  briefly<A>(work: () => A): A {
+    const before = this.busyTimeout ?? Number(this.values("PRAGMA busy_timeout")[0]?.[0])
+    this.run(`PRAGMA busy_timeout = ${blockingMillis}`)
+    try {
+      return work()
+    } finally {
+      this.run(`PRAGMA busy_timeout = ${before}`)
+    }
+  }
 }
+
+/** One of our own. */
+class DriverDatabase implements Database {
+  private readonly statements = new Map<string, DriverStatement>()
+  constructor(private readonly driver: Driver) {}
+  run(text: string, params: ReadonlyArray<unknown> = []): void {
+    this.values(text, params)
+  }
+  values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
+    let statement = this.statements.get(text)
+    if (statement === undefined) {
+      statement = this.driver.prepare(text)
+      if (statement.reader) statement.raw()
+      if (this.statements.size >= preparedStatements) this.statements.clear()
+      this.statements.set(text, statement)
+    }
+    if (statement.reader) return statement.all(params)
+    statement.run(params)
+    return []
+  }
+  briefly<A>(work: () => A): A {
+    return work()
+  }
+}
+
+const preparedStatements = 200
+
+/** `undefined`: the driver cannot be found, as in a program that is one file. */
+const openDatabase = (file: string): Effect.Effect<Database | undefined, StoreError, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      attempt("open", () => openDriver(file, blockingMillis)),
+      (driver) => Effect.sync(() => driver?.close())
+    ),
+    (driver) => driver && new DriverDatabase(driver)
+  )
 
 const now = <A>(connection: Connection, text: string, execute: (text: string) => Effect.Effect<A, SqlError>): A => {
   const failures = unprepared.get(connection)?.get(text)
@@ -325,9 +392,9 @@ const isBusy = (error: StoreError): boolean =>
   error._tag === "StoreUnavailable" && reasonOf(error.cause) === "LockTimeout"
 
 /** Another one after any commit of another connection, and after anything that this one writes. */
-const changeCount = (connection: Connection): string => {
+const changeCount = (db: Database): string => {
   try {
-    return String(new Database(connection).values("SELECT data_version, total_changes() FROM pragma_data_version")[0])
+    return String(db.values("SELECT data_version, total_changes() FROM pragma_data_version")[0])
   } catch {
     // closed, or out of reach: whoever looks at the log is told why
     return ""
@@ -340,28 +407,16 @@ const changesMillis = 20
 /** What the driver sets when it opens a file. */
 const driverBusyTimeout = 5000
 
-/** How long SQLite itself may wait for a lock. It does so on the event loop's thread: the rest of the wait is ours. */
+/** How long SQLite itself may wait for a lock, on the event loop's thread. */
 const blockingMillis = 5
-
-/** Runs what may meet another process's lock. `busyTimeout` is the connection's setting, to be put back. */
-const waitingBriefly = <A>(db: Database, busyTimeout: number | undefined, work: () => A): A => {
-  const before = busyTimeout ?? Number(db.values("PRAGMA busy_timeout")[0]?.[0])
-  db.run(`PRAGMA busy_timeout = ${blockingMillis}`)
-  try {
-    return work()
-  } finally {
-    db.run(`PRAGMA busy_timeout = ${before}`)
-  }
-}
 
 function* transact<A>(
   db: Database,
   joined: boolean,
-  busyTimeout: number | undefined,
   lock: string,
   work: (db: Database) => Generator<void, A>
 ): Generator<void, A> {
-  waitingBriefly(db, busyTimeout, () => {
+  db.briefly(() => {
     // BEGIN alone takes no lock, and a transaction that reads before it writes may find its snapshot outdated
     db.run(joined ? "SAVEPOINT effect_ledger" : "BEGIN IMMEDIATE")
     if (!joined) return
@@ -465,14 +520,20 @@ export const toggleUnfinished = (prefix: string): Effect.Effect<void, StoreError
 const onClient = (body: (db: Database) => void): Effect.Effect<void, StoreError, SqlClient> =>
   Effect.flatMap(SqlClient, ({ reserve }) =>
     Effect.mapError(
-      Effect.scoped(Effect.flatMap(reserve, (connection) => attempt("snapshot", () => body(new Database(connection))))),
-      (error) => toStoreError("snapshot", error, false)
+      Effect.scoped(
+        Effect.flatMap(reserve, (connection) =>
+          attempt("snapshot", () => body(new ClientDatabase(connection, driverBusyTimeout))))
+      ),
+      (error) =>
+        toStoreError("snapshot", error, false)
     ))
 
-/** Leaves everything in one file; fails while somebody else has it open. */
-export const settleFile: Effect.Effect<void, StoreError, SqlClient> = onClient((db) =>
-  void db.values("PRAGMA journal_mode = DELETE")
-)
+/** Leaves everything in one file; fails while somebody has it open. */
+export const settleFile = (file: string): Effect.Effect<void, StoreError> =>
+  Effect.provide(
+    onClient((db) => void db.values("PRAGMA journal_mode = DELETE")),
+    Layer.orDie(SqliteClient.layer({ filename: file, disableWAL: true }))
+  )
 
 const statements = (names: Names) => ({
   lock: `UPDATE ${names.meta} SET version = version WHERE false`,
@@ -652,16 +713,15 @@ const setUp = (
   options: Options,
   read: <A>(method: string, work: (db: Database) => A) => Effect.Effect<A, StoreError>,
   write: <A>(method: string, work: (db: Database) => Generator<void, A>) => Effect.Effect<A, StoreError>
-): Effect.Effect<void, SetupError> =>
+): Effect.Effect<void, SetupError | StoreError> =>
   Effect.gen(function*() {
     const found = yield* read("setup", (db) =>
-      waitingBriefly(db, options.owned ? driverBusyTimeout : undefined, () => {
+      db.briefly(() => {
         if (options.owned) {
           // what holds no ledger is left as it is
           if (options.create === false && storedVersion(db, names) === undefined) return undefined
           db.values("PRAGMA journal_mode = WAL")
-          db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
-          if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
+          makeDurable(db, options.durability)
         } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
           db.run("PRAGMA synchronous = FULL")
         }
@@ -687,11 +747,12 @@ const setUp = (
     if (version !== migrations.version) {
       return yield* otherVersion(version, migrations.version)
     }
-  }).pipe(
-    Effect.mapError((error): SetupError =>
-      error._tag === "TransactionAborted" ? new StoreFailure({ method: "setup", cause: error }) : error
-    )
-  )
+  })
+
+const makeDurable = (db: Database, durability: Options["durability"]): void => {
+  db.run(`PRAGMA synchronous = ${durability === "full" ? "FULL" : "NORMAL"}`)
+  if (process.platform === "darwin" && durability === "full") db.run("PRAGMA fullfsync = ON")
+}
 
 const fullSynchronous = 2
 

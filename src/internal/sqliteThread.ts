@@ -1,10 +1,10 @@
 /** Statements on a SQLite file that take long, on another thread: the driver would hold the program up meanwhile. */
 import * as Effect from "effect/Effect"
-import * as Module from "node:module"
 import { Worker } from "node:worker_threads"
 import type { StoreError } from "../LedgerError.js"
 import type { StoredRow } from "../LedgerStore.js"
 import { toStoreError } from "./sqlError.js"
+import { findDriver } from "./sqliteDriver.js"
 
 /**
  * Runs the statements one after the other on a connection of their own, and answers the rows of each. `undefined`: the
@@ -57,16 +57,3 @@ try {
 } catch ({ code, message }) {
   parentPort.postMessage({ code, message })
 }`
-
-/** That of the client, as two builds of SQLite in one process would undo each other's locks on a file. */
-const findDriver = (): string | undefined => {
-  for (const from of ["@effect/sql-sqlite-node/SqliteClient", undefined]) {
-    try {
-      const own = Module.createRequire(import.meta.url)
-      return (from === undefined ? own : Module.createRequire(own.resolve(from))).resolve("better-sqlite3")
-    } catch {
-      // perhaps from the other
-    }
-  }
-  return undefined
-}
