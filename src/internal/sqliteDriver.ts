@@ -15,12 +15,12 @@ export interface Statement {
   readonly run: (params: ReadonlyArray<unknown>) => unknown
 }
 
-/** `undefined`: it cannot be found, as in a program that is one file. */
-export const openDriver = (file: string, busyTimeout: number): Driver | undefined => {
+/** A connection that waits for no lock. `undefined`: the driver cannot be found, as in a program that is one file. */
+export const openDriver = (file: string): Driver | undefined => {
   const path = findDriver()
   if (path === undefined) return undefined
   const Sqlite: new(file: string, options: { readonly timeout: number }) => Driver = require(path)
-  return new Sqlite(file, { timeout: busyTimeout })
+  return new Sqlite(file, { timeout: 0 })
 }
 
 const require = Module.createRequire(import.meta.url)

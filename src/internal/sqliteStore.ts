@@ -104,7 +104,8 @@ const open = Effect.fnUntraced(function*(
   const sql = statements(names)
   const theirs = new ClientDatabase(connection, options.owned ? driverBusyTimeout : undefined)
   // a second connection to our own file spares what the client does for a statement
-  const ours = (options.file === undefined ? undefined : yield* openDatabase(options.file)) ?? theirs
+  const ours = options.file === undefined ? undefined : yield* openDatabase(options.file)
+  const any = ours?.db ?? theirs
 
   const retryBusy = <A>(effect: Effect.Effect<A, StoreError>): Effect.Effect<A, StoreError> =>
     // the schedule costs as much as a statement: it is made when it is needed
@@ -114,21 +115,32 @@ const open = Effect.fnUntraced(function*(
         schedule: busySchedule(options.busyTimeout)
       }))
 
-  /** Runs synchronous work, in the caller's transaction or while nobody else of this program is in one. */
+  /** Runs synchronous work, in the caller's transaction or outside of all of them. */
   const exclusively = <A>(
     method: string,
     work: (db: Database, joined: boolean) => Generator<void, A>
   ): Effect.Effect<A, StoreError> =>
     Effect.flatMap(connections.joined, (joined) => {
-      const run = (db: Database) =>
-        Effect.uninterruptible(Effect.mapError(
-          drive(work(db, joined !== undefined)),
-          (error) => toStoreError(method, error, joined !== undefined)
+      const toError = (error: unknown) => toStoreError(method, error, joined !== undefined)
+      if (joined !== undefined) {
+        return retryBusy(connections.alone(
+          joined,
+          Effect.uninterruptible(Effect.mapError(drive(work(theirs, true)), toError))
         ))
-      return retryBusy(
-        joined !== undefined
-          ? connections.alone(joined, run(theirs))
-          : Effect.mapError(connections.reserved(() => run(ours)), (error) => toStoreError(method, error, false))
+      }
+      const reserved = retryBusy(Effect.mapError(
+        connections.reserved(() =>
+          ours === undefined
+            ? Effect.uninterruptible(drive(work(theirs, false)))
+            : ours.door.through(() => work(ours.patient, false))
+        ),
+        toError
+      ))
+      // whoever holds the lock may be a transaction of this program's own: there is a queue for that
+      return ours === undefined ? reserved : Effect.catchIf(
+        Effect.mapError(ours.door.through(() => work(ours.db, false)), toError),
+        isBusy,
+        () => reserved
       )
     })
 
@@ -137,19 +149,23 @@ const open = Effect.fnUntraced(function*(
     exclusively(method, (db, joined) => transact(db, joined, sql.lock, work))
 
   const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
-    retryBusy(Effect.flatMap(connections.joined, (joined) =>
-      joined !== undefined
-        ? attempt(method, () => work(theirs))
-        : Effect.mapError(
-          connections.reserved(() => attempt(method, () => work(ours))),
-          (error) => toStoreError(method, error, false)
-        )))
+    retryBusy(Effect.flatMap(connections.joined, (joined) => {
+      if (joined !== undefined) return attempt(method, () => work(theirs))
+      return Effect.mapError(
+        ours === undefined
+          ? connections.reserved(() => attempt(method, () => work(theirs)))
+          : ours.door.open(() => work(ours.db)),
+        (error) => toStoreError(method, error, false)
+      )
+    }))
 
   yield* setUp(names, options, read, write)
-  if (ours !== theirs) yield* attempt("setup", () => makeDurable(theirs, options.durability))
+  if (ours !== undefined) yield* attempt("setup", () => makeDurable(theirs, options.durability))
 
   // what is written to a file that was removed is gone when the program ends: it must not be acknowledged
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
+
+  const recent: Recent = { duplicates: false }
 
   const store: Context.Tag.Service<LedgerStore> = {
     append: (groups) =>
@@ -157,9 +173,9 @@ const open = Effect.fnUntraced(function*(
         exclusively("append", function*(db, joined): Generator<void, ReadonlyArray<GroupResult>> {
           const row = joined ? undefined : onlyRow(groups)
           const outcome = row &&
-            db.briefly(() => insertOne(db, sql, row) ?? knownOf(db, sql, [row])[0])
+            db.briefly(() => appendOne(db, sql, row, recent))
           return outcome === undefined
-            ? yield* transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups))
+            ? yield* transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups, recent))
             : [{ _tag: "Written", outcomes: [outcome] }]
         }),
         stillThere
@@ -224,7 +240,7 @@ const open = Effect.fnUntraced(function*(
         let seen = ""
         return Effect.sleep(changesMillis).pipe(
           Effect.map(() => {
-            const count = changeCount(ours)
+            const count = changeCount(any)
             if (count !== seen) emit.single(undefined)
             seen = count
           }),
@@ -312,10 +328,13 @@ class ClientDatabase implements Database {
   }
 }
 
-/** One of our own. */
+/** One of our own. It waits for no lock unless it is `patient`, which costs two statements. */
 class DriverDatabase implements Database {
-  private readonly statements = new Map<string, DriverStatement>()
-  constructor(private readonly driver: Driver) {}
+  constructor(
+    private readonly driver: Driver,
+    private readonly statements: Map<string, DriverStatement>,
+    private readonly patient: boolean
+  ) {}
   run(text: string, params: ReadonlyArray<unknown> = []): void {
     this.values(text, params)
   }
@@ -332,21 +351,78 @@ class DriverDatabase implements Database {
     return []
   }
   briefly<A>(work: () => A): A {
-    return work()
+    if (!this.patient) return work()
+    this.run(`PRAGMA busy_timeout = ${blockingMillis}`)
+    try {
+      return work()
+    } finally {
+      this.run("PRAGMA busy_timeout = 0")
+    }
   }
 }
 
 const preparedStatements = 200
 
 /** `undefined`: the driver cannot be found, as in a program that is one file. */
-const openDatabase = (file: string): Effect.Effect<Database | undefined, StoreError, Scope.Scope> =>
+const openDatabase = (file: string) =>
   Effect.map(
     Effect.acquireRelease(
-      attempt("open", () => openDriver(file, blockingMillis)),
+      attempt("open", () => openDriver(file)),
       (driver) => Effect.sync(() => driver?.close())
     ),
-    (driver) => driver && new DriverDatabase(driver)
+    (driver) => {
+      if (driver === undefined) return undefined
+      const statements = new Map<string, DriverStatement>()
+      return {
+        db: new DriverDatabase(driver, statements, false),
+        patient: new DriverDatabase(driver, statements, true),
+        door: new Door()
+      }
+    }
   )
+
+/** Closed while somebody is in the middle of something on a connection. */
+class Door {
+  private waiting: Array<() => void> | undefined
+
+  open<A>(work: () => A): Effect.Effect<A, unknown> {
+    return Effect.suspend(() => {
+      if (this.waiting !== undefined) return Effect.zipRight(this.wait, this.open(work))
+      try {
+        return Effect.succeed(work())
+      } catch (error) {
+        return Effect.fail(error)
+      }
+    })
+  }
+
+  through<A>(work: () => Generator<void, A>): Effect.Effect<A, unknown> {
+    return Effect.uninterruptibleMask((restore) => {
+      if (this.waiting !== undefined) return Effect.zipRight(restore(this.wait), this.through(work))
+      const run = work()
+      try {
+        const step = run.next()
+        if (step.done === true) return Effect.succeed(step.value)
+      } catch (error) {
+        return Effect.fail(error)
+      }
+      const waiting: Array<() => void> = []
+      this.waiting = waiting
+      return Effect.ensuring(
+        Effect.zipRight(breathe, drive(run)),
+        Effect.sync(() => {
+          this.waiting = undefined
+          for (const proceed of waiting) proceed()
+        })
+      )
+    })
+  }
+
+  private readonly wait = Effect.async<void>((resume) => {
+    if (this.waiting === undefined) resume(Effect.void)
+    else this.waiting.push(() => resume(Effect.void))
+  })
+}
 
 const now = <A>(connection: Connection, text: string, execute: (text: string) => Effect.Effect<A, SqlError>): A => {
   const failures = unprepared.get(connection)?.get(text)
@@ -592,7 +668,8 @@ const list = (text: string, count: number): string => Array.from({ length: count
 function* appendAll(
   db: Database,
   sql: Statements,
-  groups: NonEmptyReadonlyArray<AppendGroup>
+  groups: NonEmptyReadonlyArray<AppendGroup>,
+  recent: Recent
 ): Generator<void, ReadonlyArray<GroupResult>> {
   let last = Number(db.values(sql.last)[0]![0] ?? 0)
   const results: Array<GroupResult> = []
@@ -603,13 +680,11 @@ function* appendAll(
       continue
     }
     const outcomes: Array<Outcome> = []
-    let duplicates = false
     for (let start = 0; start < rows.length;) {
       const chunk = rows.slice(start, start + statementRows(rows.length - start))
-      const known = appendChunk(db, sql, chunk, last, duplicates)
+      const known = appendChunk(db, sql, chunk, last, recent.duplicates)
       for (const outcome of known) outcomes.push(outcome ?? { offset: ++last, status: "appended" })
-      // after the first duplicate it is worth looking before the insert
-      duplicates ||= known.some((outcome) => outcome !== undefined)
+      recent.duplicates = known.some((outcome) => outcome !== undefined)
       start += chunk.length
       if (start % breatheRows === 0) yield
     }
@@ -651,13 +726,22 @@ const statementRows = (left: number): number => left >= 64 ? 64 : left >= 8 ? 8 
 /** A large batch lets the program breathe every so many rows. */
 const breatheRows = 512
 
-/** Nearly every append is one row, and one statement is a transaction of its own. `undefined`: the id is recorded. */
-const insertOne = (db: Database, sql: Statements, row: Row): Outcome | undefined => {
+/** Who repeats one event repeats others: after a duplicate it is worth looking before the insert. */
+interface Recent {
+  duplicates: boolean
+}
+
+/** Nearly every append is one row, and one statement is a transaction of its own. `undefined`: it was there, and is gone. */
+const appendOne = (db: Database, sql: Statements, row: Row, recent: Recent): Outcome | undefined => {
+  const known = recent.duplicates ? knownOf(db, sql, [row])[0] : undefined
+  recent.duplicates = known !== undefined
+  if (known !== undefined) return known
   try {
     return { offset: Number(db.values(sql.insertOne, valuesOf(row))[0]?.[0]), status: "appended" }
   } catch (error) {
     if (reasonOf(error) !== "UniqueViolation") throw error
-    return undefined
+    recent.duplicates = true
+    return knownOf(db, sql, [row])[0]
   }
 }
 
