@@ -16,11 +16,12 @@ import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import * as ConnectionString from "pg-connection-string"
 import type { ConsumerStore } from "./ConsumerStore.js"
+import * as pgRoles from "./internal/migrations/pgRoles.js"
 import { listen } from "./internal/pgListen.js"
 import * as pgStore from "./internal/pgStore.js"
 import { toStoreError } from "./internal/sqlError.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
-import { type SetupError, StoreFailure } from "./LedgerError.js"
+import { type InvalidQuery, type SetupError, type StoreError, StoreFailure } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
 
@@ -99,6 +100,73 @@ export const layerUrl = (
       (pool) => Layer.provideMerge(over(options, pool), clientLayer(pool))
     )
   )
+
+/**
+ * Who has which rights to a ledger, by the names of roles:
+ *
+ * - `owner`: owns the ledger, and can do anything with it. The owner stays who it is, unless told
+ * - `writer`: reads, runs consumers and projections, and appends by calling the append function; has no right to insert,
+ *   change or remove an event
+ * - `reader`: can select, and nothing else
+ * - `prefix`: of the ledger's names, `ledger_` unless told
+ * - `schema`: where it is, `public` unless told
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Roles {
+  readonly owner?: string | undefined
+  readonly writer: string
+  readonly reader: string
+  readonly prefix?: string | undefined
+  readonly schema?: string | undefined
+}
+
+/**
+ * The SQL that gives roles their rights to a ledger that is there, as one script. A role that does not exist is made, and
+ * cannot log in; no password is set. What the writer and the reader (and `PUBLIC`) were granted on the ledger before is
+ * taken away, so that running it again, or after a change, leaves what it says. It ends with an error, and changes
+ * nothing, where a role has more rights from elsewhere: as a superuser, or a member of another role.
+ *
+ * A superuser can run it, and without `owner` also the ledger's owner, who must have the right to create roles where one
+ * is missing.
+ *
+ * Fails with `InvalidQuery`, whose `path` is the field, when a name is empty, longer than 63 bytes, reserved by Postgres,
+ * given twice, or has control characters, a backslash or `$$`.
+ *
+ * @example
+ * ```ts
+ * import * as PgLedger from "effect-ledger/PgLedger"
+ * import { Console, Effect } from "effect"
+ *
+ * export const main = PgLedger.roles({ writer: "ledger_writer", reader: "ledger_reader", schema: "ledger" }).pipe(
+ *   Effect.flatMap(Console.log)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category roles
+ */
+export const roles = (roles: Roles): Effect.Effect<string, InvalidQuery> =>
+  Effect.map(Effect.suspend(() => pgRoles.statements(roles)), pgRoles.script)
+
+/**
+ * Runs what {@link roles} answers, in one transaction: that of the caller, where there is one.
+ *
+ * Also fails with `StoreFailure` where there is no such ledger, the client's role may not do it, or one of the roles has
+ * more rights from elsewhere.
+ *
+ * @since 0.1.0
+ * @category roles
+ */
+export const applyRoles: (roles: Roles) => Effect.Effect<void, InvalidQuery | StoreError, PgClient.PgClient> = Effect
+  .fn(
+    "PgLedger.applyRoles"
+  )(function*(roles: Roles) {
+    const client = yield* PgClient.PgClient
+    const statements = yield* pgRoles.statements(roles)
+    yield* Effect.provideService(pgStore.applyRoles(statements), SqlClient.SqlClient, client)
+  })
 
 const over = (options: Options, pool: Pg.Pool | undefined) =>
   StoreLedger.layerWith(options).pipe(
