@@ -656,9 +656,9 @@ const setUp = (
   Effect.gen(function*() {
     const found = yield* read("setup", (db) =>
       waitingBriefly(db, options.owned ? driverBusyTimeout : undefined, () => {
+        // what holds no ledger is left as it is
+        if (options.create === false && storedVersion(db, names) === undefined) return undefined
         if (options.owned) {
-          // what holds no ledger is left as it is
-          if (options.create === false && storedVersion(db, names) === undefined) return undefined
           db.values("PRAGMA journal_mode = WAL")
           db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
           if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
