@@ -19,6 +19,7 @@ import type { ConsumerStore } from "./ConsumerStore.js"
 import * as pgRoles from "./internal/migrations/pgRoles.js"
 import { listen } from "./internal/pgListen.js"
 import * as pgStore from "./internal/pgStore.js"
+import * as readonly from "./internal/readonly.js"
 import { toStoreError } from "./internal/sqlError.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
 import { type InvalidQuery, type SetupError, type StoreError, StoreFailure } from "./LedgerError.js"
@@ -59,6 +60,26 @@ export interface UrlOptions extends Options {
 }
 
 /**
+ * What {@link layerReadonly} can be told.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ReadonlyOptions extends
+  Pick<
+    UrlOptions,
+    | "prefix"
+    | "schema"
+    | "listen"
+    | "maxConnections"
+    | "connectTimeout"
+    | "commitTimeout"
+    | "pollInterval"
+    | "cacheBytes"
+  >
+{}
+
+/**
  * A ledger over the caller's client. Appends and reads inside the caller's `withTransaction` are part of it.
  *
  * @since 0.1.0
@@ -93,12 +114,40 @@ export const layerUrl = (
 ): Layer.Layer<
   Ledger | LedgerAdmin | LedgerStore | ConsumerStore | PgClient.PgClient | SqlClient.SqlClient,
   SetupError
-> =>
-  Layer.unwrapScoped(
-    Effect.map(
-      Effect.mapError(pool(url, options), connectError),
-      (pool) => Layer.provideMerge(over(options, pool), clientLayer(pool))
-    )
+> => withPool(url, options, (pool) => Layer.provideMerge(over(options, pool), clientLayer(pool)))
+
+/**
+ * A ledger that is there, for reading only: as a role that may only read (see {@link roles}), or from a standby. It is all
+ * that reads: queries, subscriptions, projections in memory, `Verify`, `Trace`, `Snapshot`. Whatever would write fails
+ * with `StoreFailure`, and the server is asked for nothing that it would have to write down. On a standby nobody can
+ * LISTEN: subscribers look four times a second until it is promoted.
+ *
+ * Fails with `StoreFailure` where there is no ledger, which on a standby may also mean that it has not arrived yet.
+ *
+ * @example
+ * ```ts
+ * import { Event, Ledger } from "effect-ledger"
+ * import * as PgLedger from "effect-ledger/PgLedger"
+ * import { Console, Effect, Redacted, Stream } from "effect"
+ *
+ * const standby = Redacted.make("postgresql://ledger_reader:secret@standby/agents")
+ *
+ * export const watch = Stream.runForEach(Ledger.subscribe(), (event) => Console.log(Event.summary(event))).pipe(
+ *   Effect.provide(PgLedger.layerReadonly(standby, { schema: "ledger" }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerReadonly = (
+  url: Redacted.Redacted,
+  options: ReadonlyOptions = {}
+): Layer.Layer<Ledger | LedgerStore, SetupError> =>
+  withPool(
+    url,
+    options,
+    (pool) => readonly.layer(open({ ...options, create: false }, pool), options).pipe(Layer.provide(clientLayer(pool)))
   )
 
 /**
@@ -169,25 +218,30 @@ export const applyRoles: (roles: Roles) => Effect.Effect<void, InvalidQuery | St
   })
 
 const over = (options: Options, pool: Pg.Pool | undefined) =>
-  StoreLedger.layerWith(options).pipe(
-    Layer.provideMerge(Layer.scopedContext(
-      Effect.flatMap(PgClient.PgClient, (client) =>
-        pgStore.make(client, {
-          prefix: options.prefix ?? "ledger_",
-          schema: options.schema,
-          listen: (channel) =>
-            options.listen === false
-              ? Stream.repeatEffect(Effect.sleep("250 millis"))
-              : listen(client.config, channel),
-          create: options.create,
-          durability: options.durability ?? "full",
-          lockTimeout: options.lockTimeout ?? "10 seconds",
-          commitTimeout: options.commitTimeout ?? "1 minute",
-          pool,
-          prepared: options.listen !== false
-        }))
-    ))
-  )
+  StoreLedger.layerWith(options).pipe(Layer.provideMerge(Layer.scopedContext(open(options, pool))))
+
+const open = (options: Options, pool: Pg.Pool | undefined) =>
+  Effect.flatMap(PgClient.PgClient, (client) =>
+    pgStore.make(client, {
+      prefix: options.prefix ?? "ledger_",
+      schema: options.schema,
+      listen: (channel) =>
+        options.listen === false
+          ? Stream.repeatEffect(Effect.sleep("250 millis"))
+          : listen(client.config, channel),
+      create: options.create,
+      durability: options.durability ?? "full",
+      lockTimeout: options.lockTimeout ?? "10 seconds",
+      commitTimeout: options.commitTimeout ?? "1 minute",
+      pool,
+      prepared: options.listen !== false
+    }))
+
+const withPool = <A>(
+  url: Redacted.Redacted,
+  options: UrlOptions,
+  use: (pool: Pg.Pool) => Layer.Layer<A, SetupError>
+): Layer.Layer<A, SetupError> => Layer.unwrapScoped(Effect.map(Effect.mapError(pool(url, options), connectError), use))
 
 const clientLayer = (pool: Pg.Pool): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
   Layer.scopedContext(
