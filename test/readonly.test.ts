@@ -102,6 +102,9 @@ const reads = (count: number): Effect.Effect<void, unknown, Ledger.Ledger | Ledg
     const copy = Path.join(path, "copy.db")
     const snapshot = yield* Snapshot.to(copy)
     assert.deepStrictEqual([snapshot.count, snapshot.digest], [count, report.digest])
+    // in one file, without any companion
+    assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, SqliteLedger.layerReadonly(copy)), count)
+    assert.deepStrictEqual(Fs.readdirSync(path).toSorted(), ["copy.db", "trace.jsonl"])
   })
 
 describe("a SQLite file for reading", () => {
@@ -225,7 +228,11 @@ describe("a SQLite file for reading", () => {
           Fs.chmodSync(path, 0o777)
           assert.match((yield* alone)[0] ?? "", /^StoreUnavailable open: the file is another user's/)
           assert.deepStrictEqual(Fs.readdirSync(path), ["a.db"])
-          }
+          yield* Effect.provide(Snapshot.to(Path.join(path, "copy.db")), SqliteLedger.layerFile(file))
+          const copied = yield* start("reader.ts", [Path.join(path, "copy.db"), "3"], {})
+          yield* finished(copied)
+          assert.deepStrictEqual(copied.lines, ["1", "2", "3"])
+        }
         Fs.chmodSync(path, 0o755)
       }),
     60_000

@@ -64,7 +64,7 @@ const byEngine = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Snapshot, Failure, Scope.Scope> {
   const before = yield* store.head
   yield* sqliteStore.copyFile(source, temporary, prefix)
-  const { store: made } = yield* open(temporary, prefix)
+  const { context, store: made } = yield* open(temporary, prefix)
   const parent = yield* made.head
   if (parent.incarnation !== before.incarnation || parent.offset < before.offset) {
     return yield* failure("the ledger was replaced while it was copied")
@@ -76,6 +76,7 @@ const byEngine = Effect.fnUntraced(function*(
   })
   yield* sound(made)
   const { incarnation } = yield* made.incarnate()
+  yield* Effect.provide(sqliteStore.settleFile, context)
   return resultOf(parent, incarnation, seen)
 })
 
@@ -97,6 +98,7 @@ const byPages = Effect.fnUntraced(function*(
     return yield* failure(`the copy is not what was written: ${checked.problems[0]?.what ?? "other digests"}`)
   }
   yield* Effect.provide(sqliteStore.toggleUnfinished(prefix), context)
+  yield* Effect.provide(sqliteStore.settleFile, context)
   return resultOf(parent, incarnation, seen)
 })
 
@@ -128,9 +130,14 @@ const mayReplace = (
     if (!(yield* Effect.orElseSucceed(sqliteStore.holdsOnlyLedger(target, prefix), () => false))) {
       return yield* unreadable()
     }
-    const { head, lineage } = yield* Effect.scoped(
-      Effect.flatMap(open(target, prefix), ({ store }) => Effect.all({ head: store.head, lineage: store.lineage }))
-    ).pipe(Effect.mapError(unreadable))
+    const { head, lineage } = yield* Effect.flatMap(
+      LedgerStore,
+      (store) => Effect.all({ head: store.head, lineage: store.lineage })
+    ).pipe(
+      // it is to stay as it is until there is something to replace it with
+      Effect.provide(SqliteLedger.layerReadonly(target, { prefix, cacheBytes: 0 })),
+      Effect.mapError(unreadable)
+    )
     const origins = new Set((yield* lineageOf(store, yield* store.head)).map(({ incarnation }) => incarnation))
     const [parent] = lineage
     if (head.offset === 0) return

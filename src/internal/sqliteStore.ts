@@ -469,7 +469,7 @@ const onClient = (body: (db: Database) => void): Effect.Effect<void, StoreError,
       (error) => toStoreError("snapshot", error, false)
     ))
 
-/** Leaves everything in one file; fails while somebody else has it open. */
+/** Leaves everything in one file, which can be read where nothing can be written; fails while somebody else has it open. */
 export const settleFile: Effect.Effect<void, StoreError, SqlClient> = onClient((db) =>
   void db.values("PRAGMA journal_mode = DELETE")
 )
