@@ -122,6 +122,8 @@ export const layerUrl = (
  * with `StoreFailure`, and the server is asked for nothing that it would have to write down. On a standby nobody can
  * LISTEN: subscribers look four times a second until it is promoted.
  *
+ * A standby may be behind: a cursor that the primary gave can lie beyond its head, and fails with `LedgerReplaced`.
+ *
  * Fails with `StoreFailure` where there is no ledger, which on a standby may also mean that it has not arrived yet.
  *
  * @example
