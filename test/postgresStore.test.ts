@@ -627,6 +627,15 @@ describe("roles", () => {
         Effect.provide(PgLedger.applyRoles({ writer, reader, schema, prefix: "no_" }), client)
       )
       assert.strictEqual(missing._tag, "StoreFailure")
+      const before = yield* rights
+      const undone = Effect.gen(function*() {
+        const sql = yield* PgClient.PgClient
+        return yield* sql.withTransaction(
+          Effect.zipRight(PgLedger.applyRoles({ writer, reader, schema }), Effect.fail("roll back"))
+        )
+      })
+      assert.strictEqual(yield* Effect.flip(Effect.provide(undone, client)), "roll back")
+      assert.deepStrictEqual(yield* rights, before)
       yield* Effect.all([apply(), apply({ owner }), apply()], { concurrency: "unbounded" })
       // the owner needs no other right to say it again
       yield* raw((client) => client.query(`ALTER ROLE ${quoted(owner)} LOGIN PASSWORD 'open'`))
