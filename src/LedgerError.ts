@@ -24,7 +24,7 @@ export class InvalidEvent extends Schema.TaggedError<InvalidEvent>("effect-ledge
 }
 
 /**
- * A query, a filter or a cursor was refused, and nothing was read. `path` is the field.
+ * A query, a filter, a cursor or a name was refused, and nothing was read. `path` is the field.
  *
  * @since 0.1.0
  * @category errors

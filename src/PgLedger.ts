@@ -16,11 +16,13 @@ import * as Stream from "effect/Stream"
 import * as Pg from "pg"
 import * as ConnectionString from "pg-connection-string"
 import type { ConsumerStore } from "./ConsumerStore.js"
+import * as pgRoles from "./internal/migrations/pgRoles.js"
 import { listen } from "./internal/pgListen.js"
 import * as pgStore from "./internal/pgStore.js"
+import * as readonly from "./internal/readonly.js"
 import { toStoreError } from "./internal/sqlError.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
-import { type SetupError, StoreFailure } from "./LedgerError.js"
+import { type InvalidQuery, type SetupError, type StoreError, StoreFailure } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
 
@@ -58,6 +60,26 @@ export interface UrlOptions extends Options {
 }
 
 /**
+ * What {@link layerReadonly} can be told.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ReadonlyOptions extends
+  Pick<
+    UrlOptions,
+    | "prefix"
+    | "schema"
+    | "listen"
+    | "maxConnections"
+    | "connectTimeout"
+    | "commitTimeout"
+    | "pollInterval"
+    | "cacheBytes"
+  >
+{}
+
+/**
  * A ledger over the caller's client. Appends and reads inside the caller's `withTransaction` are part of it.
  *
  * @since 0.1.0
@@ -92,34 +114,136 @@ export const layerUrl = (
 ): Layer.Layer<
   Ledger | LedgerAdmin | LedgerStore | ConsumerStore | PgClient.PgClient | SqlClient.SqlClient,
   SetupError
-> =>
-  Layer.unwrapScoped(
-    Effect.map(
-      Effect.mapError(pool(url, options), connectError),
-      (pool) => Layer.provideMerge(over(options, pool), clientLayer(pool))
-    )
+> => withPool(url, options, (pool) => Layer.provideMerge(over(options, pool), clientLayer(pool)))
+
+/**
+ * A ledger that is there, for reading only: as a role that may only read (see {@link roles}), or from a standby. It is all
+ * that reads: queries, subscriptions, projections in memory, `Verify`, `Trace`, `Snapshot`. Whatever would write fails
+ * with `StoreFailure`, and the server is asked for nothing that it would have to write down. On a standby nobody can
+ * LISTEN: subscribers look four times a second until it is promoted.
+ *
+ * A standby may be behind: a cursor that the primary gave can lie beyond its head, and fails with `LedgerReplaced`.
+ *
+ * Fails with `StoreFailure` where there is no ledger, which on a standby may also mean that it has not arrived yet.
+ *
+ * @example
+ * ```ts
+ * import { Event, Ledger } from "effect-ledger"
+ * import * as PgLedger from "effect-ledger/PgLedger"
+ * import { Console, Effect, Redacted, Stream } from "effect"
+ *
+ * const standby = Redacted.make("postgresql://ledger_reader:secret@standby/agents")
+ *
+ * export const watch = Stream.runForEach(Ledger.subscribe(), (event) => Console.log(Event.summary(event))).pipe(
+ *   Effect.provide(PgLedger.layerReadonly(standby, { schema: "ledger" }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerReadonly = (
+  url: Redacted.Redacted,
+  options: ReadonlyOptions = {}
+): Layer.Layer<Ledger | LedgerStore, SetupError> =>
+  withPool(
+    url,
+    options,
+    (pool) => readonly.layer(open({ ...options, create: false }, pool), options).pipe(Layer.provide(clientLayer(pool)))
   )
 
+/**
+ * Who has which rights to a ledger, by the names of roles:
+ *
+ * - `owner`: owns the ledger, and can do anything with it. The owner stays who it is, unless told
+ * - `writer`: reads, runs consumers and projections, and appends by calling the append function; has no right to insert,
+ *   change or remove an event
+ * - `reader`: can select, and nothing else
+ * - `prefix`: of the ledger's names, `ledger_` unless told
+ * - `schema`: where it is, `public` unless told
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Roles {
+  readonly owner?: string | undefined
+  readonly writer: string
+  readonly reader: string
+  readonly prefix?: string | undefined
+  readonly schema?: string | undefined
+}
+
+/**
+ * The SQL that gives roles their rights to a ledger that is there, as one script. A role that does not exist is made, and
+ * cannot log in; no password is set. What the writer and the reader (and `PUBLIC`) were granted on the ledger before is
+ * taken away, so that running it again, or after a change, leaves what it says. It ends with an error, and changes
+ * nothing, where a role has more rights from elsewhere: as a superuser, or a member of another role.
+ *
+ * A superuser can run it, and without `owner` also the ledger's owner, who must have the right to create roles where one
+ * is missing.
+ *
+ * Fails with `InvalidQuery`, whose `path` is the field, when a name is empty, longer than 63 bytes, reserved by Postgres,
+ * given twice, or has control characters, a backslash or `$$`.
+ *
+ * @example
+ * ```ts
+ * import * as PgLedger from "effect-ledger/PgLedger"
+ * import { Console, Effect } from "effect"
+ *
+ * export const main = PgLedger.roles({ writer: "ledger_writer", reader: "ledger_reader", schema: "ledger" }).pipe(
+ *   Effect.flatMap(Console.log)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category roles
+ */
+export const roles = (roles: Roles): Effect.Effect<string, InvalidQuery> =>
+  Effect.map(Effect.suspend(() => pgRoles.statements(roles)), pgRoles.script)
+
+/**
+ * Runs what {@link roles} answers, in one transaction: that of the caller, where there is one.
+ *
+ * Also fails with `StoreFailure` where there is no such ledger, the client's role may not do it, or one of the roles has
+ * more rights from elsewhere.
+ *
+ * @since 0.1.0
+ * @category roles
+ */
+export const applyRoles: (roles: Roles) => Effect.Effect<void, InvalidQuery | StoreError, PgClient.PgClient> = Effect
+  .fn(
+    "PgLedger.applyRoles"
+  )(function*(roles: Roles) {
+    const client = yield* PgClient.PgClient
+    const statements = yield* pgRoles.statements(roles)
+    yield* Effect.provideService(pgStore.applyRoles(statements), SqlClient.SqlClient, client)
+  })
+
 const over = (options: Options, pool: Pg.Pool | undefined) =>
-  StoreLedger.layerWith(options).pipe(
-    Layer.provideMerge(Layer.scopedContext(
-      Effect.flatMap(PgClient.PgClient, (client) =>
-        pgStore.make(client, {
-          prefix: options.prefix ?? "ledger_",
-          schema: options.schema,
-          listen: (channel) =>
-            options.listen === false
-              ? Stream.repeatEffect(Effect.sleep("250 millis"))
-              : listen(client.config, channel),
-          create: options.create,
-          durability: options.durability ?? "full",
-          lockTimeout: options.lockTimeout ?? "10 seconds",
-          commitTimeout: options.commitTimeout ?? "1 minute",
-          pool,
-          prepared: options.listen !== false
-        }))
-    ))
-  )
+  StoreLedger.layerWith(options).pipe(Layer.provideMerge(Layer.scopedContext(open(options, pool))))
+
+const open = (options: Options, pool: Pg.Pool | undefined) =>
+  Effect.flatMap(PgClient.PgClient, (client) =>
+    pgStore.make(client, {
+      prefix: options.prefix ?? "ledger_",
+      schema: options.schema,
+      listen: (channel) =>
+        options.listen === false
+          ? Stream.repeatEffect(Effect.sleep("250 millis"))
+          : listen(client.config, channel),
+      create: options.create,
+      durability: options.durability ?? "full",
+      lockTimeout: options.lockTimeout ?? "10 seconds",
+      commitTimeout: options.commitTimeout ?? "1 minute",
+      pool,
+      prepared: options.listen !== false
+    }))
+
+const withPool = <A>(
+  url: Redacted.Redacted,
+  options: UrlOptions,
+  use: (pool: Pg.Pool) => Layer.Layer<A, SetupError>
+): Layer.Layer<A, SetupError> => Layer.unwrapScoped(Effect.map(Effect.mapError(pool(url, options), connectError), use))
 
 const clientLayer = (pool: Pg.Pool): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SetupError> =>
   Layer.scopedContext(

@@ -12,10 +12,11 @@ import * as Layer from "effect/Layer"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import type { ConsumerStore } from "./ConsumerStore.js"
+import * as readonly from "./internal/readonly.js"
 import { toStoreError } from "./internal/sqlError.js"
 import * as sqliteStore from "./internal/sqliteStore.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
-import { type SetupError, StoreFailure } from "./LedgerError.js"
+import { type SetupError, StoreFailure, StoreUnavailable } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
 
@@ -34,6 +35,14 @@ export interface Options extends StoreLedger.Options {
   readonly create?: boolean | undefined
   readonly busyTimeout?: Duration.DurationInput | undefined
 }
+
+/**
+ * What {@link layerReadonly} can be told; `busyTimeout` is how long a read waits where another process is in its way.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ReadonlyOptions extends Pick<Options, "prefix" | "busyTimeout" | "pollInterval" | "cacheBytes"> {}
 
 /**
  * A ledger over the caller's client: one connection, and appends inside the caller's `withTransaction` are part of it.
@@ -72,7 +81,51 @@ export const layerFile = (
 ): Layer.Layer<
   Ledger | LedgerAdmin | LedgerStore | ConsumerStore | SqliteClient.SqliteClient | SqlClient.SqlClient,
   SetupError
-> => over(options, name).pipe(Layer.provideMerge(clientLayer(name, options.create ?? true)))
+> => over(options, name).pipe(Layer.provideMerge(clientLayer(name, options.create === false ? "open" : "create")))
+
+/**
+ * A ledger in a file that is there, for reading only, while others write to it or not. It is all that reads: queries,
+ * subscriptions, projections in memory, `Verify`, `Trace`, `Snapshot`. Whatever would write fails with `StoreFailure`,
+ * and the file is not touched.
+ *
+ * Where a writer has used it and none has it open, SQLite puts its two companions (`-wal`, empty, and `-shm`) beside the
+ * file. Where it may not, or the file is another user's, whom they would keep from writing, this is `StoreUnavailable`
+ * until a writer has the file open. A snapshot needs no companions.
+ *
+ * Fails with `StoreFailure` where there is no file, or no ledger in it.
+ *
+ * @example
+ * ```ts
+ * import { Event, Ledger } from "effect-ledger"
+ * import * as SqliteLedger from "effect-ledger/SqliteLedger"
+ * import { Console, Effect, Stream } from "effect"
+ *
+ * export const watch = Stream.runForEach(Ledger.subscribe(), (event) => Console.log(Event.summary(event))).pipe(
+ *   Effect.provide(SqliteLedger.layerReadonly("runs/agents.db"))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerReadonly = (
+  name: string,
+  options: ReadonlyOptions = {}
+): Layer.Layer<Ledger | LedgerStore, SetupError> =>
+  readonly.layer(
+    Effect.flatMap(SqliteClient.SqliteClient, (client) =>
+      sqliteStore.make(client, {
+        prefix: options.prefix ?? "ledger_",
+        busyTimeout: options.busyTimeout ?? "10 seconds",
+        // no setting of the file, and none that is for writing
+        owned: false,
+        file: undefined,
+        durability: "relaxed",
+        create: false,
+        isLost: () => false
+      })),
+    options
+  ).pipe(Layer.provide(clientLayer(name, "read")))
 
 const over = (options: Options, file?: string) =>
   StoreLedger.layerWith(options).pipe(
@@ -93,16 +146,17 @@ const over = (options: Options, file?: string) =>
 // the client throws where it cannot open, and sets WAL mode itself before anybody could wait for a lock
 const clientLayer = (
   name: string,
-  create: boolean
+  mode: "create" | "open" | "read"
 ): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, SetupError> =>
   Layer.suspend(() => {
     if (!isInMemory(name)) {
-      if (create) Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
+      if (mode === "create") Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
       else if (!Fs.existsSync(name)) throw new Error(`there is no file ${name}`)
+      if (mode === "read" && wouldShutOut(name)) throw shutOut
       // SQLite would open it for reading alone, and stay so when it has become writable
-      if (Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)
+      if (mode !== "read" && Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)
     }
-    return SqliteClient.layer({ filename: name, disableWAL: true })
+    return SqliteClient.layer({ filename: name, readonly: mode === "read", disableWAL: true })
   }).pipe(
     Layer.catchAllCause((cause) => {
       const error = toStoreError("open", Cause.squash(cause), false)
@@ -111,6 +165,31 @@ const clientLayer = (
       )
     })
   )
+
+/**
+ * A file in WAL mode needs two companions, which belong to whoever makes them, root's aside: another user, the writer,
+ * could then not write them.
+ */
+const wouldShutOut = (name: string): boolean => {
+  const user = process.geteuid?.()
+  if (user === undefined || user === 0) return false
+  const file = Fs.realpathSync(name)
+  if (Fs.statSync(file).uid === user || Fs.existsSync(`${file}-shm`)) return false
+  const handle = Fs.openSync(file, "r")
+  try {
+    // the version of the file format for reading, which is 2 in WAL mode
+    const version = Buffer.alloc(1)
+    Fs.readSync(handle, version, 0, 1, 19)
+    return version[0] === 2
+  } finally {
+    Fs.closeSync(handle)
+  }
+}
+
+const shutOut = new StoreUnavailable({
+  reason: "open: the file is another user's, and nobody has it open: what SQLite would put beside it would keep that " +
+    "user from writing; open it while a writer has it open, or as its owner, or make a snapshot of it"
+})
 
 const isInMemory = (name: string): boolean => name === ":memory:" || name === ""
 

@@ -250,7 +250,7 @@ describe("an open ledger whose place fails works again when the place does", () 
         url.username = role
         url.password = password
       })
-      const denied = /permission denied.*grant the role what docs\/operating\.md lists/
+      const denied = /permission denied.*give the role its rights: PgLedger\.applyRoles/
       yield* fails(opened({ schema }, url), "StoreFailure", denied, 5, password)
       yield* run(
         `GRANT USAGE ON SCHEMA ${schema} TO ${role}`,

@@ -18,6 +18,7 @@ it("SQL stands in the stores, the migrations and what reads the ancestor's datab
   assert.deepStrictEqual(withSql.toSorted(), [
     "src/internal/ancestorPg.ts",
     "src/internal/ancestorSqlite.ts",
+    "src/internal/migrations/pgRoles.ts",
     "src/internal/migrations/postgres.ts",
     "src/internal/migrations/sqlite.ts",
     "src/internal/pgStore.ts",

@@ -8,7 +8,7 @@ import * as Fs from "node:fs"
 import * as Net from "node:net"
 import { Client } from "pg"
 import { inject } from "vitest"
-import { Consumer, Event, Ledger } from "../src/index.js"
+import { Consumer, Event, Ledger, Verify } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { runScript } from "./support/processes.js"
 import { startProxy } from "./support/proxy.js"
@@ -445,94 +445,249 @@ describe("Postgres appends", () => {
     }))
 })
 
-describe("roles, as docs/operating.md has them", () => {
-  it.live("the writer appends and cannot forge, change or remove; the reader reads and follows", () =>
-    Effect.gen(function*() {
-      const doc = yield* Effect.promise(() => Fs.promises.readFile("docs/operating.md", "utf8"))
-      const block = /<!-- roles -->\s*```sql\n([^]*?)```/.exec(doc)?.[1] ?? assert.fail("the block is missing")
-      const schema = newSchema()
-      const [writer, reader] = [`writer_${schema}`, `reader_${schema}`]
-      const owned = open({ schema })
-      yield* Effect.provide(Effect.flatMap(events(2), Ledger.appendAll), owned)
-      const as = (role: string) => {
-        const other = new URL(url)
-        other.username = role
-        other.password = "change this"
-        return other.href
+describe("roles", () => {
+  const script = (roles: PgLedger.Roles) => Effect.orDie(PgLedger.roles(roles))
+  const client = PgClient.layer({ url: Redacted.make(url), maxConnections: 2 })
+  const named = (schema: string) => ({ writer: `writer-${schema}`, reader: `reader's "${schema}"` })
+  const quoted = (role: string) => `"${role.replaceAll("\"", "\"\"")}"`
+  const dropping = (roles: ReadonlyArray<string>) =>
+    raw(async (client) => {
+      for (const role of roles.map(quoted)) {
+        await client.query(`REASSIGN OWNED BY ${role} TO CURRENT_USER; DROP OWNED BY ${role}; DROP ROLE ${role}`)
       }
-      const ledgerAs = (role: string) => PgLedger.layerUrl(Redacted.make(as(role)), { schema, maxConnections: 2 })
-      const statement = (role: string, text: string) =>
-        Effect.promise(async () => {
-          const client = new Client(as(role))
-          await client.connect()
-          try {
-            return await client.query(text).then(() => "done", (error: Error) => error.message)
-          } finally {
-            await client.end()
-          }
+    })
+
+  it.live.each([
+    { prefix: "ledger_", withOwner: true, how: "applied" },
+    { prefix: "audit_", withOwner: false, how: "pasted" }
+  ])(
+    "$how, the writer appends and cannot forge, change or remove; the reader reads and follows",
+    (given) =>
+      Effect.gen(function*() {
+        const { prefix } = given
+        const schema = newSchema()
+        const { reader, writer } = named(schema)
+        const owner = given.withOwner ? `owner ${schema}` : undefined
+        const roles: PgLedger.Roles = { owner, writer, reader, prefix, schema }
+        const owned = open({ schema, prefix })
+        yield* Effect.provide(Effect.flatMap(events(2), Ledger.appendAll), owned)
+        yield* raw((client) =>
+          client.query(`GRANT ALL ON "${schema}".${prefix}events, "${schema}".${prefix}meta TO PUBLIC`)
+        )
+        const apply = given.how === "applied"
+          ? Effect.provide(PgLedger.applyRoles(roles), client)
+          : Effect.flatMap(script(roles), (text) => raw((client) => client.query(text)))
+        yield* apply
+        yield* raw(async (client) => {
+          for (const role of [writer, reader]) await client.query(`ALTER ROLE ${quoted(role)} LOGIN PASSWORD 'open'`)
+          await client.query(
+            `GRANT INSERT, DELETE ON "${schema}".${prefix}events TO ${quoted(writer)}, ${quoted(reader)}`
+          )
         })
+        // it takes away what was granted since, and leaves the passwords alone
+        yield* apply
+        const as = (role: string) => {
+          const other = new URL(url)
+          other.username = encodeURIComponent(role)
+          other.password = "open"
+          return other.href
+        }
+        const ledgerAs = (role: string) =>
+          PgLedger.layerUrl(Redacted.make(as(role)), { schema, prefix, maxConnections: 2 })
+        const statement = (role: string, text: string) =>
+          Effect.promise(async () => {
+            const client = new Client(as(role))
+            await client.connect()
+            try {
+              return await client.query(text).then(() => "done", (error: Error) => error.message)
+            } finally {
+              await client.end()
+            }
+          })
+        yield* Effect.gen(function*() {
+          const one = yield* event()
+          assert.deepStrictEqual(yield* Ledger.append(one), Ledger.Receipt.Appended({ id: one.id, offset: 3 }))
+          assert.strictEqual((yield* Ledger.append(one))._tag, "Duplicate")
+          const seen = yield* Stream.runCollect(Ledger.subscribe().pipe(Stream.take(3)))
+          assert.strictEqual(seen.length, 3)
+          let handled = 0
+          yield* Effect.raceFirst(
+            Consumer.run({
+              name: "as the writer",
+              delivery: "exactlyOnce",
+              handler: () => Effect.sync(() => void handled++)
+            }),
+            Effect.repeat(Effect.sleep("10 millis"), { until: () => handled === 3 })
+          )
+        }).pipe(Effect.provide(ledgerAs(writer)))
+        yield* Effect.gen(function*() {
+          const seen = yield* Stream.runCollect(Ledger.subscribe().pipe(Stream.take(3)))
+          assert.strictEqual(seen.length, 3)
+          const refused = yield* Effect.flip(Effect.flatMap(event(), Ledger.append))
+          assert.strictEqual(refused._tag, "StoreFailure")
+          assert.include(refused.message, "permission denied")
+          assert.deepStrictEqual((yield* Verify.run()).problems, [])
+          assert.strictEqual((yield* Consumer.status)[0]?.name, "as the writer")
+        }).pipe(Effect.provide(ledgerAs(reader)))
+        const of = (name: string) => `"${schema}".${prefix}${name}`
+        const table = of("events")
+        const forgeries = [
+          `INSERT INTO ${table} SELECT (jsonb_populate_record(e, '{"offset": 9, "id": "forged"}')).* FROM ${table} AS e`,
+          `UPDATE ${table} SET actor = 'mallory'`,
+          `DELETE FROM ${table}`,
+          `TRUNCATE ${table}`,
+          `DROP TABLE ${table}`,
+          `ALTER TABLE ${table} DISABLE TRIGGER ALL`,
+          `ALTER TABLE ${table} DROP COLUMN digest`,
+          `DROP TRIGGER ${prefix}append_only ON ${table}`,
+          `DROP FUNCTION ${of("append_v1")}`,
+          `CREATE OR REPLACE FUNCTION ${of("refuse")}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`,
+          `UPDATE ${of("meta")} SET incarnation = 'forged'`,
+          `DELETE FROM ${of("meta")}`,
+          `BEGIN; LOCK TABLE ${of("lock")} IN EXCLUSIVE MODE`,
+          `INSERT INTO ${of("view")} SELECT * FROM ${of("view")}`,
+          "SET session_replication_role = replica",
+          ...(owner === undefined ? [] : [`SET ROLE ${quoted(owner)}`])
+        ]
+        const readersForgeries = [
+          `SELECT ${of("append_v1")}('{x}','{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',` +
+          `'{"\\\\x${"00".repeat(32)}"}',NULL,'',1000,NULL)`,
+          `UPDATE ${of("consumers")} SET "offset" = 0`,
+          `DELETE FROM ${of("projections")}`
+        ]
+        for (const role of [writer, reader]) {
+          for (const text of role === reader ? [...forgeries, ...readersForgeries] : forgeries) {
+            assert.match(
+              yield* statement(role, text),
+              /permission denied|must be owner|cannot insert/,
+              `${role}: ${text}`
+            )
+          }
+        }
+        assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, owned), 3)
+        if (owner !== undefined) {
+          const owners = yield* raw((client) =>
+            client.query(
+              "SELECT DISTINCT pg_get_userbyid(relowner) AS name FROM pg_class WHERE relnamespace = $1::regnamespace " +
+                "UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = $1::regnamespace",
+              [schema]
+            )
+          )
+          assert.deepStrictEqual(owners.rows, [{ name: owner }])
+        }
+        yield* dropping([writer, reader, ...(owner === undefined ? [] : [owner])])
+      })
+  )
+
+  it.live("are refused, and nothing is changed, where a role has rights from elsewhere", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const { reader, writer } = named(schema)
+      const [owner, powerful] = [`owner ${schema}`, `powerful ${schema}`]
+      yield* Effect.provide(Ledger.latestOffset, open({ schema }))
+      const apply = (roles: { readonly writer?: string; readonly reader?: string; readonly owner?: string } = {}) =>
+        Effect.provide(PgLedger.applyRoles({ writer, reader, schema, ...roles }), client)
+      const rights = raw(async (client) =>
+        (await client.query(
+          "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = $1::regnamespace ORDER BY 1",
+          [
+            schema
+          ]
+        )).rows
+      )
       yield* raw((client) =>
         client.query(
-          block.replaceAll("ledger.ledger", `"${schema}".ledger`).replaceAll("SCHEMA ledger", `SCHEMA "${schema}"`)
-            .replaceAll("ledger_writer", writer).replaceAll("ledger_reader", reader).replaceAll(
-              "and this",
-              "change this"
-            )
+          `CREATE ROLE ${quoted(powerful)} SUPERUSER; CREATE ROLE ${quoted(owner)}; CREATE ROLE ${
+            quoted(writer)
+          }; CREATE ROLE ${quoted(reader)}`
         )
       )
-      yield* Effect.gen(function*() {
-        const one = yield* event()
-        assert.deepStrictEqual(yield* Ledger.append(one), Ledger.Receipt.Appended({ id: one.id, offset: 3 }))
-        assert.strictEqual((yield* Ledger.append(one))._tag, "Duplicate")
-        const seen = yield* Stream.runCollect(Ledger.subscribe().pipe(Stream.take(3)))
-        assert.strictEqual(seen.length, 3)
-        let handled = 0
-        yield* Effect.raceFirst(
-          Consumer.run({
-            name: "as the writer",
-            delivery: "exactlyOnce",
-            handler: () => Effect.sync(() => void handled++)
-          }),
-          Effect.repeat(Effect.sleep("10 millis"), { until: () => handled === 3 })
+      const refused = (
+        roles: { readonly writer?: string; readonly reader?: string; readonly owner?: string },
+        message: string
+      ) =>
+        Effect.gen(function*() {
+          const before = yield* rights
+          const error = yield* Effect.flip(apply(roles))
+          assert.strictEqual(error._tag, "StoreFailure")
+          assert.include(error.message, message)
+          assert.deepStrictEqual(yield* rights, before)
+        })
+      yield* refused({ writer: powerful }, powerful)
+      yield* raw((client) => client.query(`GRANT ${quoted(owner)} TO ${quoted(writer)}`))
+      yield* refused({ owner }, writer)
+      yield* raw((client) => client.query(`REVOKE ${quoted(owner)} FROM ${quoted(writer)}`))
+      yield* raw((client) => client.query(`GRANT pg_write_all_data TO ${quoted(reader)}`))
+      yield* refused({}, reader)
+      yield* raw((client) => client.query(`REVOKE pg_write_all_data FROM ${quoted(reader)}`))
+      yield* raw((client) => client.query(`GRANT ${quoted(writer)} TO ${quoted(reader)}`))
+      yield* refused({}, reader)
+      yield* raw((client) => client.query(`REVOKE ${quoted(writer)} FROM ${quoted(reader)}`))
+      const missing = yield* Effect.flip(
+        Effect.provide(PgLedger.applyRoles({ writer, reader, schema, prefix: "no_" }), client)
+      )
+      assert.strictEqual(missing._tag, "StoreFailure")
+      const before = yield* rights
+      const undone = Effect.gen(function*() {
+        const sql = yield* PgClient.PgClient
+        return yield* sql.withTransaction(
+          Effect.zipRight(PgLedger.applyRoles({ writer, reader, schema }), Effect.fail("roll back"))
         )
-      }).pipe(Effect.provide(ledgerAs(writer)))
-      yield* Effect.gen(function*() {
-        const seen = yield* Stream.runCollect(Ledger.subscribe().pipe(Stream.take(3)))
-        assert.strictEqual(seen.length, 3)
-        const refused = yield* Effect.flip(Effect.flatMap(event(), Ledger.append))
-        assert.strictEqual(refused._tag, "StoreFailure")
-        assert.include(refused.message, "permission denied")
-      }).pipe(Effect.provide(ledgerAs(reader)))
-      const table = `"${schema}".ledger_events`
-      const forgeries = [
-        `INSERT INTO ${table} SELECT (jsonb_populate_record(e, '{"offset": 9, "id": "forged"}')).* FROM ${table} AS e`,
-        `UPDATE ${table} SET actor = 'mallory'`,
-        `DELETE FROM ${table}`,
-        `TRUNCATE ${table}`,
-        `DROP TABLE ${table}`,
-        `ALTER TABLE ${table} DISABLE TRIGGER ALL`,
-        `ALTER TABLE ${table} DROP COLUMN digest`,
-        `DROP TRIGGER ledger_append_only ON ${table}`,
-        `DROP FUNCTION "${schema}".ledger_append_v1`,
-        `CREATE OR REPLACE FUNCTION "${schema}".ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`,
-        `UPDATE "${schema}".ledger_meta SET incarnation = 'forged'`,
-        `DELETE FROM "${schema}".ledger_meta`,
-        `BEGIN; LOCK TABLE "${schema}".ledger_lock IN EXCLUSIVE MODE`,
-        `INSERT INTO "${schema}".ledger_view SELECT * FROM "${schema}".ledger_view`,
-        "SET session_replication_role = replica"
+      })
+      assert.strictEqual(yield* Effect.flip(Effect.provide(undone, client)), "roll back")
+      assert.deepStrictEqual(yield* rights, before)
+      yield* Effect.all([apply(), apply({ owner }), apply()], { concurrency: "unbounded" })
+      // the owner needs no other right to say it again
+      yield* raw((client) => client.query(`ALTER ROLE ${quoted(owner)} LOGIN PASSWORD 'open'`))
+      const other = new URL(url)
+      other.username = encodeURIComponent(owner)
+      other.password = "open"
+      const granted = yield* rights
+      yield* Effect.provide(
+        PgLedger.applyRoles({ owner, writer, reader, schema }),
+        PgClient.layer({ url: Redacted.make(other.href), maxConnections: 1 })
+      )
+      assert.deepStrictEqual(yield* rights, granted)
+      yield* dropping([writer, reader, owner, powerful])
+    }))
+
+  it.effect("with names that cannot be are refused, and the field is named", () =>
+    Effect.gen(function*() {
+      const good: PgLedger.Roles = { writer: "w", reader: "r" }
+      const bad: ReadonlyArray<readonly [string, Partial<Record<keyof PgLedger.Roles, unknown>>]> = [
+        ["writer", { writer: "" }],
+        ["writer", { writer: undefined, reader: "r" }],
+        ["reader", { reader: "é".repeat(32) }],
+        ["reader", { reader: "w" }],
+        ["writer", { writer: "public" }],
+        ["owner", { owner: "pg_monitor" }],
+        ["writer", { owner: "w" }],
+        ["reader", { reader: "a$$; DROP TABLE x; $$" }],
+        ["reader", { reader: "a\\' --" }],
+        ["reader", { reader: "a\nb" }],
+        ["reader", { reader: 7 }],
+        ["prefix", { prefix: "Bad-" }],
+        ["schema", { schema: "a\"b" }]
       ]
-      for (const role of [writer, reader]) {
-        for (const text of forgeries) {
-          assert.match(
-            yield* statement(role, text),
-            /permission denied|must be owner|cannot insert/,
-            `${role}: ${text}`
-          )
-        }
+      for (const [path, over] of bad) {
+        const error = yield* Effect.flip(PgLedger.roles({ ...good, ...over } as PgLedger.Roles))
+        assert.strictEqual(error._tag, "InvalidQuery")
+        assert.strictEqual(error.path, path, JSON.stringify(over))
       }
-      assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, owned), 3)
-      yield* raw((client) =>
-        client.query(`DROP OWNED BY ${writer}, ${reader}; DROP ROLE ${writer}; DROP ROLE ${reader}`)
-      )
+      assert.include(yield* PgLedger.roles({ ...good, reader: "é".repeat(31) }), "é")
+    }))
+
+  it.effect("are in docs/operating.md as they are answered", () =>
+    Effect.gen(function*() {
+      const doc = Fs.readFileSync("docs/operating.md", "utf8")
+      const block = /<!-- roles -->\s*```sql\n([^]*?)```/.exec(doc)?.[1] ?? assert.fail("the block is missing")
+      const roles = {
+        owner: "ledger_owner",
+        writer: "ledger_writer",
+        reader: "ledger_reader",
+        schema: "ledger"
+      }
+      for (const [key, value] of Object.entries(roles)) assert.include(doc, `${key}: "${value}"`)
+      assert.strictEqual(block, yield* script(roles))
     }))
 })

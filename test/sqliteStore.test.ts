@@ -82,6 +82,28 @@ describe("SQLite set-up", () => {
       assert.strictEqual(prefix._tag, "StoreFailure")
     }))
 
+  it.scopedLive("with create: false nothing is made, in a file of ours or over the caller's client", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      Fs.mkdirSync(Path.dirname(path))
+      yield* raw(path, (db) => db.exec("CREATE TABLE notes (text)"))
+      const before = Fs.readFileSync(path)
+      const layers = [
+        SqliteLedger.layerFile(path, { create: false }),
+        SqliteLedger.layer({ create: false }).pipe(
+          Layer.provide(SqliteClient.layer({ filename: path, disableWAL: true }))
+        )
+      ]
+      for (const layer of layers) {
+        const error = yield* Effect.flip(Effect.provide(append, layer))
+        assert.deepStrictEqual(
+          [error._tag, error.message],
+          ["StoreFailure", "open: there is no ledger with the prefix ledger_"]
+        )
+        assert.isTrue(Fs.readFileSync(path).equals(before))
+      }
+    }))
+
   it.scopedLive("is durable unless told otherwise, and raises but never lowers the caller's client", () =>
     Effect.gen(function*() {
       const path = yield* file

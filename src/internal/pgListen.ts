@@ -6,8 +6,8 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { Client } from "pg"
-import { aliveStatement, listenStatement } from "./pgStore.js"
+import { Client, type QueryResult } from "pg"
+import { aliveStatement, listenStatement, standbyStatement } from "./pgStore.js"
 
 /** How often to look where there is no connection. */
 const withoutConnection = "250 millis"
@@ -27,6 +27,11 @@ export const listen = (
       let worked = false
       let told = false
       const hint = (): void => void emit.single(undefined)
+      const tell = (reason: string): Effect.Effect<void> => {
+        if (told) return Effect.void
+        told = true
+        return Effect.logWarning("cannot listen for notifications; looking regularly until it works", reason)
+      }
       const session = Effect.flatMap(connection(config), (client) =>
         Effect.gen(function*() {
           client.on("notification", hint)
@@ -36,6 +41,11 @@ export const listen = (
               duration: heartbeat,
               onTimeout: () => new Lost({ reason: "the connection does not answer" })
             })
+          // it is asked until it is promoted, as each refusal would be an error in the server's log
+          while ((yield* ask(standbyStatement)).rows[0]?.standby === "true") {
+            yield* tell("the server is a standby")
+            yield* Effect.sleep(heartbeat)
+          }
           yield* ask(listenStatement(channel))
           connected = true
           worked = true
@@ -47,11 +57,7 @@ export const listen = (
         Effect.ensuring(Effect.sync(() => {
           connected = false
         })),
-        Effect.tapError((error) => {
-          if (told) return Effect.void
-          told = true
-          return Effect.logWarning("cannot listen for notifications; looking regularly until it works", error.reason)
-        }),
+        Effect.tapError((error) => tell(error.reason)),
         Effect.retry(
           Schedule.exponential("100 millis").pipe(
             Schedule.union(Schedule.spaced(heartbeat)),
@@ -107,8 +113,7 @@ const attempt = <A>(body: () => Promise<A>): Effect.Effect<A, Lost> =>
     catch: (error) => new Lost({ reason: error instanceof Error ? error.message : String(error) })
   })
 
-const query = (client: Client, text: string): Effect.Effect<void, Lost> =>
-  Effect.asVoid(attempt(() => client.query(text)))
+const query = (client: Client, text: string): Effect.Effect<QueryResult, Lost> => attempt(() => client.query(text))
 
 const lost = (client: Client): Effect.Effect<never, Lost> =>
   Effect.async((resume) => {

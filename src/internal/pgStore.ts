@@ -299,7 +299,11 @@ export const make = Effect.fnUntraced(function*(
   )
 })
 
-/** What a listener asks of its connection: the channel's notifications, and whether it still answers. */
+/**
+ * What a listener asks of its connection: whether it is one to a standby, where nobody can listen, the channel's
+ * notifications, and whether it still answers.
+ */
+export const standbyStatement = "SELECT pg_is_in_recovery()::text AS standby"
 export const listenStatement = (channel: string): string => `LISTEN "${channel}"`
 export const aliveStatement = "SELECT 1"
 
@@ -671,7 +675,7 @@ const setUp = Effect.fnUntraced(function*(
     connection,
     Effect.gen(function*() {
       // one set-up at a time in a database: CREATE … IF NOT EXISTS fails when two run together
-      yield* connection.executeRaw("SELECT pg_advisory_xact_lock(7308906542197)", [])
+      yield* connection.executeRaw(`SELECT pg_advisory_xact_lock(${migrations.setUpLock})`, [])
       const raced = yield* stored
       if (raced !== undefined) return raced
       if (options.schema !== undefined) yield* run(connection, `CREATE SCHEMA IF NOT EXISTS "${options.schema}"`)
@@ -688,6 +692,17 @@ const setUp = Effect.fnUntraced(function*(
   }
   return { names, isolated: isolation !== "read committed" }
 })
+
+/** Runs the statements of `pgRoles` in a transaction, the caller's where there is one. */
+export const applyRoles = (statements: ReadonlyArray<string>): Effect.Effect<void, StoreError, SqlClient> =>
+  Effect.flatMap(
+    SqlClient,
+    (client) => client.withTransaction(Effect.forEach(statements, (text) => client.unsafe(text).raw, { discard: true }))
+  ).pipe(
+    // the client dies where it cannot commit or roll back
+    Effect.catchAllDefect(Effect.fail),
+    Effect.mapError((error) => toStoreError("roles", error, false))
+  )
 
 /** The bytes of the events, with their indices. */
 export const size = (

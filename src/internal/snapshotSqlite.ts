@@ -42,6 +42,7 @@ export const toFile = (
     const made = yield* Effect.scoped(
       plain ? byEngine(store, source, temporary, prefix, onProgress) : byPages(store, temporary, prefix, onProgress)
     )
+    yield* sqliteStore.settleFile(temporary)
     yield* Effect.tryPromise({
       try: () => syncFile(temporary),
       catch: (error) => toStoreError("snapshot", error, false)
@@ -128,9 +129,14 @@ const mayReplace = (
     if (!(yield* Effect.orElseSucceed(sqliteStore.holdsOnlyLedger(target, prefix), () => false))) {
       return yield* unreadable()
     }
-    const { head, lineage } = yield* Effect.scoped(
-      Effect.flatMap(open(target, prefix), ({ store }) => Effect.all({ head: store.head, lineage: store.lineage }))
-    ).pipe(Effect.mapError(unreadable))
+    const { head, lineage } = yield* Effect.flatMap(
+      LedgerStore,
+      (store) => Effect.all({ head: store.head, lineage: store.lineage })
+    ).pipe(
+      // it is to stay as it is until there is something to replace it with
+      Effect.provide(SqliteLedger.layerReadonly(target, { prefix, cacheBytes: 0 })),
+      Effect.mapError(unreadable)
+    )
     const origins = new Set((yield* lineageOf(store, yield* store.head)).map(({ incarnation }) => incarnation))
     const [parent] = lineage
     if (head.offset === 0) return

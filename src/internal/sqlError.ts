@@ -152,7 +152,7 @@ const advices: ReadonlyArray<readonly [codeOrMessage: RegExp, advice: string]> =
   [/^57014$/, "raise its statement_timeout, if that was why"],
   [/^(28000|28P01)$/, "correct user and password"],
   [/^3D000$/, "create the database, or correct its name"],
-  [/^42501$/, "grant the role what docs/operating.md lists under Roles"],
+  [/^42501$/, "let the ledger's owner give the role its rights: PgLedger.applyRoles"],
   [/^(42P01|42883|3F000)$|^no such table/, "a part of the ledger is missing: restore it from a backup"],
   [
     /^42P07$|^(table|index|view|trigger) \S+ already exists$/,

@@ -604,7 +604,7 @@ const onClient = (body: (db: Database) => void): Effect.Effect<void, StoreError,
         toStoreError("snapshot", error, false)
     ))
 
-/** Leaves everything in one file; fails while somebody has it open. */
+/** Leaves everything in one file, which can be read where nothing can be written; fails while somebody has it open. */
 export const settleFile = (file: string): Effect.Effect<void, StoreError> =>
   Effect.provide(
     onClient((db) => void db.values("PRAGMA journal_mode = DELETE")),
@@ -801,9 +801,9 @@ const setUp = (
   Effect.gen(function*() {
     const found = yield* read("setup", (db) =>
       db.briefly(() => {
+        // what holds no ledger is left as it is
+        if (options.create === false && storedVersion(db, names) === undefined) return undefined
         if (options.owned) {
-          // what holds no ledger is left as it is
-          if (options.create === false && storedVersion(db, names) === undefined) return undefined
           db.values("PRAGMA journal_mode = WAL")
           makeDurable(db, options.durability)
         } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {

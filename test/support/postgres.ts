@@ -11,6 +11,7 @@ import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { Client } from "pg"
 
 /** Settings of {@link startPostgres}. */
 export interface PostgresOptions {
@@ -20,6 +21,8 @@ export interface PostgresOptions {
   readonly port?: number
   /** More arguments for `initdb`. */
   readonly initdbFlags?: ReadonlyArray<string>
+  /** A server that runs, of which this one is to be a hot standby, with its roles and passwords. */
+  readonly standbyOf?: PostgresServer
 }
 
 /** A Postgres server with a data directory of its own. */
@@ -181,6 +184,39 @@ const usableBinaries = (directory: string, account: Account | undefined): Binari
   return binariesIn(copy)
 }
 
+/** Of a server, and not of its files: the contents of these folders, and these files. */
+const notCopied =
+  /^(pg_(dynshmem|notify|replslot|serial|snapshots|stat_tmp|subtrans|wal)[/].*|postmaster[.](pid|opts)|.*pgsql_tmp.*)$/
+
+/** The server may remove files meanwhile. */
+const copyTree = (from: string, to: string, inside = ""): void => {
+  fs.mkdirSync(path.join(to, inside), { mode: 0o700 })
+  for (const entry of fs.readdirSync(path.join(from, inside), { withFileTypes: true })) {
+    const name = path.join(inside, entry.name)
+    if (notCopied.test(name)) {
+      continue
+    }
+    if (entry.isDirectory()) {
+      copyTree(from, to, name)
+    } else {
+      try {
+        fs.copyFileSync(path.join(from, name), path.join(to, name))
+      } catch (error) {
+        if (fs.existsSync(path.join(from, name))) {
+          throw error
+        }
+      }
+    }
+  }
+}
+
+const giveTo = (target: string, account: Account): void => {
+  fs.chownSync(target, account.uid, account.gid)
+  if (fs.statSync(target).isDirectory()) {
+    fs.readdirSync(target).forEach((entry) => giveTo(path.join(target, entry), account))
+  }
+}
+
 const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const listener = net.createServer()
@@ -257,7 +293,9 @@ export const startPostgres = async (options: PostgresOptions = {}): Promise<Post
   const dataDir = path.join(directory, "data")
   const logFile = path.join(directory, "log")
   const passwordFile = path.join(directory, "password")
-  const password = randomBytes(18).toString("base64url")
+  const password = options.standbyOf === undefined
+    ? randomBytes(18).toString("base64url")
+    : decodeURIComponent(new URL(options.standbyOf.url).password)
 
   const guardian = spawn("/bin/sh", ["-c", guardianScript, "postgres-guardian", directory], {
     // A session of its own, so that Ctrl-C in the terminal does not end the guardian before its work.
@@ -342,6 +380,28 @@ export const startPostgres = async (options: PostgresOptions = {}): Promise<Post
     fs.rmSync(passwordFile, { force: true })
     if (child.exitCode !== 0) {
       throw failure(`initdb failed (${child.signalCode ?? child.exitCode ?? "not started"})`, 0, error())
+    }
+  }
+
+  /** What pg_basebackup does, which is not among the binaries. */
+  const copy = async (primary: PostgresServer): Promise<void> => {
+    const client = new Client(primary.url)
+    await client.connect()
+    try {
+      await client.query("SELECT pg_backup_start('standby', true)")
+      copyTree(primary.dataDir, dataDir)
+      const { rows } = await client.query("SELECT labelfile FROM pg_backup_stop(false)")
+      fs.writeFileSync(path.join(dataDir, "backup_label"), rows[0].labelfile)
+    } finally {
+      await client.end()
+    }
+    fs.writeFileSync(path.join(dataDir, "standby.signal"), "")
+    fs.appendFileSync(
+      path.join(dataDir, "postgresql.auto.conf"),
+      `\nprimary_conninfo = 'host=127.0.0.1 port=${primary.port} user=postgres password=${password}'\n`
+    )
+    if (account !== undefined) {
+      giveTo(dataDir, account)
     }
   }
 
@@ -450,7 +510,7 @@ export const startPostgres = async (options: PostgresOptions = {}): Promise<Post
       fs.chownSync(directory, account.uid, account.gid)
     }
     const binaries = usableBinaries(directory, account)
-    await initialize(binaries)
+    await (options.standbyOf === undefined ? initialize(binaries) : copy(options.standbyOf))
     await launch(binaries, true)
     return {
       url: `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`,

@@ -4,6 +4,9 @@ import type { Names } from "../sqlStore.js"
 
 export const version = 1
 
+/** The advisory lock of whoever sets something up in a database. */
+export const setUpLock = "7308906542197"
+
 /** The function that appends, by the version of the set-up that made it. */
 export const appendFunction = (names: Names): string => names.of(`append_v${version}`)
 
