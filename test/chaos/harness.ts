@@ -189,10 +189,9 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       subscribers,
       consumers,
       holders: async () => {
-        const pids = (await query(server, file, selectHolders)).map(({ holder }) =>
-          Number(String(holder).split(":")[1])
-        )
-        return consumers.filter((consumer) => pids.includes(consumer.pid() ?? 0))
+        const rows = await query(server, file, selectHolders)
+        const pids = new Set(rows.map(({ holder }) => Number(String(holder).split(":")[1])))
+        return consumers.filter((consumer) => pids.has(consumer.pid() ?? 0))
       },
       server,
       proxy,

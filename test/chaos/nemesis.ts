@@ -78,14 +78,13 @@ const killWriter = async (world: World): Promise<void> => {
   await writer.restart()
 }
 
-const killConsumer = async (world: World): Promise<void> => {
+const killConsumers = async (world: World): Promise<void> => {
   if (world.consumers.length === 0) return
-  // whose death is noticed, mostly
-  const holders = world.chance() < 0.7 ? await world.holders() : []
-  const consumer = anyOf(world, holders.length > 0 ? holders : world.consumers)
-  await consumer.kill()
-  world.count("consumers killed")
-  await consumer.restart()
+  // mostly those whose death is noticed
+  const chosen = world.chance() < 0.7 ? await world.holders() : [anyOf(world, world.consumers)]
+  await Promise.all(chosen.map((consumer) => consumer.kill()))
+  world.count("consumers killed", chosen.length)
+  await Promise.all(chosen.map((consumer) => consumer.restart()))
 }
 
 const stopOne = (world: World): void => {
@@ -104,7 +103,7 @@ const restartServer = async (world: World): Promise<void> => {
 
 const onSqlite: ReadonlyArray<Fault> = [
   [4, killWriter],
-  [3, killConsumer],
+  [3, killConsumers],
   [4, stopOne],
   [2, async (world) => {
     if (world.disk === undefined) return
@@ -119,7 +118,7 @@ const onSqlite: ReadonlyArray<Fault> = [
 
 const onPostgres: ReadonlyArray<Fault> = [
   [4, killWriter],
-  [3, killConsumer],
+  [3, killConsumers],
   [4, stopOne],
   [4, async (world) => {
     world.count("backends terminated", await terminateBackends(world.server!.url, world.chance, 0.3))
