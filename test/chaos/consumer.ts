@@ -28,7 +28,10 @@ const consuming = Effect.flatMap(SqlClient.SqlClient, (sql) =>
     retry: Schedule.spaced("20 millis"),
     handler: (event: Event.RecordedEvent) =>
       config.delivery === "atLeastOnce"
-        ? Effect.sync(() => record(["handled", now(), event.offset, event.id, storedOf(event)]))
+        ? Effect.sync(() => record(["handled", now(), event.offset, event.id, storedOf(event)])).pipe(
+          // so that many die between their batch and its checkpoint
+          Effect.zipRight(event.offset % 4 === 0 ? Effect.sleep("1 millis") : Effect.void)
+        )
         : sql`INSERT INTO handled ("offset", id, stored, life)
             VALUES (${event.offset}, ${event.id}, ${storedOf(event)}, ${config.life})`
   }))
