@@ -5,6 +5,22 @@
 import { assert, describe, it } from "@effect/vitest"
 import { watch } from "./health/health.js"
 
+const kinds = [
+  "append",
+  "batch",
+  "duplicate",
+  "condition",
+  "run",
+  "page",
+  "tail",
+  "visitor",
+  "projection",
+  "subscriber 1",
+  "subscriber 2",
+  "exactlyOnce",
+  "atLeastOnce"
+]
+
 describe("under a mixed load, with a snapshot open for a while", () => {
   for (const backend of ["sqlite", "postgres"] as const) {
     it(
@@ -18,7 +34,7 @@ describe("under a mixed load, with a snapshot open for a while", () => {
         assert.strictEqual(figures.connections.end, 0)
         assert.strictEqual(figures.connections.most > 0, backend === "postgres")
         for (const [kind, count] of Object.entries(figures.calls)) assert.isAbove(count, 0, kind)
-        assert.strictEqual(Object.keys(took).length, 13)
+        assert.includeMembers(Object.keys(took), kinds)
         assert.isTrue(looks.some(({ phase }) => phase === "during"))
       },
       120_000

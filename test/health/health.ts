@@ -9,6 +9,7 @@ import { Client } from "pg"
 import { startPostgres } from "../support/postgres.js"
 import { startScript } from "../support/processes.js"
 import type { Config, End, Sample, State } from "./load.js"
+import * as Times from "./times.js"
 
 export interface Settings {
   readonly backend: "sqlite" | "postgres"
@@ -88,6 +89,13 @@ export const watch = async ({ backend, progress = () => {}, seconds }: Settings)
       const begun = Date.now()
       const looks: Array<Look> = []
       const windows = Math.max(10, Math.min(60, Math.floor(seconds / 10)))
+      const times = Times.make()
+      const probing = setInterval(() => {
+        for (const [what, probe] of Object.entries(database.probes)) {
+          const begun = performance.now()
+          void probe().then(() => times.note(what, performance.now() - begun), () => {})
+        }
+      }, 100)
       let closeSnapshot: (() => Promise<void>) | undefined
       progress(header)
       for (let window = 1; window <= windows; window++) {
@@ -98,10 +106,17 @@ export const watch = async ({ backend, progress = () => {}, seconds }: Settings)
         await sleep(Math.max(0, begun + window * seconds * 1000 / windows - Date.now()))
         child.stdin?.write("sample\n")
         const sample = await next<Sample>()
-        const look: Look = { ...sample, ...await database.look(), at: (Date.now() - begun) / 1000, phase }
+        const look: Look = {
+          ...sample,
+          ...await database.look(),
+          took: { ...sample.took, ...times.take() },
+          at: (Date.now() - begun) / 1000,
+          phase
+        }
         looks.push(look)
         progress(line(look))
       }
+      clearInterval(probing)
       child.stdin?.write("close\n")
       const end = await next<End>()
       // a backend ends when it has heard of it
@@ -132,6 +147,8 @@ export const watch = async ({ backend, progress = () => {}, seconds }: Settings)
 interface Database {
   readonly url: string
   readonly look: () => Promise<Pick<Look, "connections" | "wal" | "kept">>
+  /** What is timed ten times a second beside the load, by the driver alone. */
+  readonly probes: Readonly<Record<string, () => Promise<unknown>>>
   /** Answers how to close it. */
   readonly openSnapshot: () => Promise<() => Promise<void>>
   readonly stop: () => Promise<void>
@@ -139,7 +156,11 @@ interface Database {
 
 const sqliteDatabase = (folder: string): Database => {
   const file = Path.join(folder, "a.db")
+  const other = new Sqlite(Path.join(folder, "other.db"))
+  other.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE other (text text)")
+  const write = other.prepare("INSERT INTO other VALUES (?)")
   return {
+    probes: { [reference]: () => Promise.resolve().then(() => write.run("x".repeat(300))) },
     url: `sqlite:///${file}`,
     look: () =>
       Promise.resolve({
@@ -156,7 +177,10 @@ const sqliteDatabase = (folder: string): Database => {
         return Promise.resolve()
       })
     },
-    stop: () => Promise.resolve()
+    stop: () => {
+      other.close()
+      return Promise.resolve()
+    }
   }
 }
 
@@ -165,8 +189,14 @@ const postgresDatabase = async (): Promise<Database> => {
   const server = await startPostgres({ flags: ["-c", "max_wal_size=64MB", "-c", "autovacuum_naptime=5s"] })
   const client = new Client(server.url)
   await client.connect()
+  await client.query("CREATE TABLE other (text text)")
   return {
     url: server.url,
+    probes: {
+      [reference]: () => client.query("INSERT INTO other VALUES ($1)", ["x".repeat(300)]),
+      "a checkpoint's row": () =>
+        client.query("SELECT \"offset\" FROM ledger_consumers WHERE name = 'exactlyOnce' AND part = 0")
+    },
     look: async () => {
       const { rows: [row] } = await client.query<Record<"connections" | "wal" | "kept", string>>(
         `SELECT (SELECT count(*) FROM pg_stat_activity
@@ -270,6 +300,9 @@ export const growth = ({ looks, took, wal, backend }: Report): ReadonlyArray<str
   }
   return problems
 }
+
+/** A row that is written in another table, or another file. */
+const reference = "by the driver alone"
 
 export const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(1)
 

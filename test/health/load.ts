@@ -1,7 +1,7 @@
 /**
  * A process that does everything a program does with a ledger, a little of it all the time, until it is told to `close`; to
- * be run with `--expose-gc`. Prints a JSON object a line: what it is at the start, a {@link Sample} each time it is told to
- * `sample`, and the {@link End}, when the ledger is closed.
+ * be run with `--expose-gc`. Prints a JSON object a line: what it is at the start, a `Sample` each time it is told to
+ * `sample`, and the `End`, when the ledger is closed.
  */
 import { Deferred, Effect, Redacted, Schedule, Schema, Stream } from "effect"
 import { randomUUID } from "node:crypto"
@@ -9,6 +9,7 @@ import * as Fs from "node:fs"
 import { Consumer, Event, Ledger, LedgerConfig, Projection } from "../../src/index.js"
 import { configured } from "../chaos/process.js"
 import { logToStderr } from "../support/following.js"
+import * as Times from "./times.js"
 
 export interface Config {
   readonly url: string
@@ -17,7 +18,7 @@ export interface Config {
 /** The state of the process, and how long each kind of call took since the last sample, in milliseconds. */
 export interface Sample extends State {
   readonly events: number
-  readonly took: Readonly<Record<string, Took>>
+  readonly took: Readonly<Record<string, Times.Took>>
 }
 
 export interface State {
@@ -28,19 +29,12 @@ export interface State {
   readonly handles: number
 }
 
-export interface Took {
-  readonly count: number
-  readonly median: number
-  readonly p99: number
-  readonly longest: number
-}
-
 export interface End extends State {
   readonly failures: ReadonlyArray<string>
 }
 
 const closing = Effect.runSync(Deferred.make<void>())
-const took = new Map<string, Array<number>>()
+const times = Times.make()
 const failures: Array<string> = []
 let events = 0
 
@@ -53,28 +47,15 @@ const state = (): State => {
   return { heap: heapUsed, rss, handles: Fs.readdirSync("/dev/fd").length }
 }
 
-const tookOf = (times: ReadonlyArray<number>): Took => {
-  const sorted = times.toSorted((a, b) => a - b)
-  const at = (share: number): number => sorted[Math.floor((sorted.length - 1) * share)] ?? 0
-  return { count: sorted.length, median: at(0.5), p99: at(0.99), longest: at(1) }
-}
-
 const config = await configured<Config>((command) => {
   if (command === "close") return Deferred.unsafeDone(closing, Effect.void)
   const sample: Sample = {
     ...state(),
     events,
-    took: Object.fromEntries(Array.from(took, ([what, times]) => [what, tookOf(times)]))
+    took: times.take()
   }
-  took.clear()
   print(sample)
 })
-
-const note = (what: string, millis: number): void => {
-  const times = took.get(what)
-  if (times === undefined) took.set(what, [millis])
-  else times.push(millis)
-}
 
 const failed = (what: string, error: { readonly _tag: string; readonly message: string }): void => {
   // what fails all the time is not kept all the time
@@ -89,7 +70,7 @@ const keepOn = <A, E extends { readonly _tag: string; readonly message: string }
 ): Effect.Effect<never, never, R> =>
   Effect.suspend(() => {
     const begun = performance.now()
-    return Effect.tap(call, () => Effect.sync(() => note(what, performance.now() - begun)))
+    return Effect.tap(call, () => Effect.sync(() => times.note(what, performance.now() - begun)))
   }).pipe(
     Effect.timeoutFail({
       duration: "10 seconds",
@@ -106,7 +87,7 @@ const must = (isSo: boolean, message: string) => isSo ? Effect.void : Effect.fai
 /** How late those who follow are. */
 const followed = (what: string, event: Event.RecordedEvent): void => {
   reached.set(what, event.offset)
-  note(what, performance.now() - Number(event.payload["at"]))
+  times.note(what, performance.now() - Number(event.payload["at"]))
 }
 
 const reached = new Map<string, number>()
