@@ -186,6 +186,33 @@ describe("SQLite guards its table", () => {
 })
 
 describe("SQLite beside other writers", () => {
+  it.scopedLive("what the log of a long reader took is given back when the reader is gone", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      const wal = () => Fs.statSync(`${path}-wal`).size
+      yield* Effect.gen(function*() {
+        yield* append
+        const text = "x".repeat(1_000_000)
+        const large = Effect.map(event, (one): Event.Event => ({ ...one, payload: { text } }))
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => {
+            const db = new Sqlite(path)
+            db.exec("BEGIN")
+            db.prepare("SELECT count(*) FROM ledger_events").get()
+            return db
+          }),
+          () => Effect.replicateEffect(Effect.flatMap(large, Ledger.append), 40),
+          (db) => Effect.sync(() => db.close())
+        )
+        assert.isAbove(wal(), 40_000_000)
+        // the first carries the log over into the file, the second begins it anew
+        yield* append
+        yield* append
+        assert.isAtMost(wal(), 2 ** 24)
+        assert.deepStrictEqual(yield* offsets, dense(43))
+      }).pipe(Effect.provide(SqliteLedger.layerFile(path)))
+    }))
+
   it.scopedLive("an append waits for another process's transaction without blocking the program", () =>
     Effect.gen(function*() {
       const path = yield* file

@@ -660,6 +660,8 @@ const setUp = (
           // what holds no ledger is left as it is
           if (options.create === false && storedVersion(db, names) === undefined) return undefined
           db.values("PRAGMA journal_mode = WAL")
+          // what a long reader made it grow beyond that is given back when the reader is gone
+          db.values(`PRAGMA journal_size_limit = ${2 ** 24}`)
           db.run(`PRAGMA synchronous = ${options.durability === "full" ? "FULL" : "NORMAL"}`)
           if (process.platform === "darwin" && options.durability === "full") db.run("PRAGMA fullfsync = ON")
         } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
