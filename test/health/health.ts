@@ -295,6 +295,9 @@ export const growth = ({ looks, took, wal, backend }: Report): ReadonlyArray<str
   if (last.wal > first.wal) {
     problems.push(`the WAL grew from ${mebibytes(first.wal)} to ${mebibytes(last.wal)} MiB after the snapshot`)
   }
+  if (backend === "sqlite" && last.wal > 16 * 2 ** 20) {
+    problems.push(`the WAL is still ${mebibytes(last.wal)} MiB after the snapshot`)
+  }
   if (backend === "sqlite" && wal.before > 16 * 2 ** 20) {
     problems.push(`the WAL was ${mebibytes(wal.before)} MiB before there was a snapshot`)
   }
