@@ -86,12 +86,13 @@ export const watch = async ({ backend, progress = () => {}, seconds }: Settings)
       const config: Config = { url: database.url }
       child.stdin?.write(`${JSON.stringify(config)}\n`)
       const start = await next<State>()
+      await next<"ready">()
       const begun = Date.now()
       const looks: Array<Look> = []
       const windows = Math.max(10, Math.min(60, Math.floor(seconds / 10)))
       const times = Times.make()
       const load = { isOver: false }
-      const probe = async (): Promise<void> => {
+      const probing = (async () => {
         while (!load.isOver) {
           for (const [what, call] of Object.entries(database.probes)) {
             const begun = performance.now()
@@ -100,8 +101,9 @@ export const watch = async ({ backend, progress = () => {}, seconds }: Settings)
           }
           await sleep(100)
         }
-      }
-      let probing: Promise<void> | undefined
+      })()
+      // it is heard of at the end
+      probing.catch(() => {})
       let closeSnapshot: (() => Promise<void>) | undefined
       progress(header)
       for (let window = 1; window <= windows; window++) {
@@ -120,11 +122,6 @@ export const watch = async ({ backend, progress = () => {}, seconds }: Settings)
           phase
         }
         looks.push(look)
-        if (probing === undefined) {
-          probing = probe()
-          // it is heard of at the end
-          probing.catch(() => {})
-        }
         progress(line(look))
       }
       load.isOver = true
@@ -308,7 +305,8 @@ export const growth = ({ looks, took, wal, backend }: Report): ReadonlyArray<str
     const before = quietest(kind, inPhase(looks, "before"))
     for (const phase of ["during", "after"] as const) {
       const now = quietest(kind, secondHalf(phase))
-      if (now > 2 * before + 1) {
+      const slower = quietest(reference, secondHalf(phase)) / quietest(reference, inPhase(looks, "before"))
+      if (kind !== reference && now > 2 * Math.max(1, slower) * before + 1) {
         problems.push(
           `${kind} took ${before.toFixed(1)} ms at its best before the snapshot, and ${now.toFixed(1)} ms ${phase} it`
         )

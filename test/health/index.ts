@@ -24,7 +24,7 @@ const reports = await Promise.all(backends.map(async (backend: Settings["backend
     seconds: Number(args.seconds),
     progress: (line) => say(`${backend.padEnd(8)} ${line}`)
   })
-  return Object.assign(report, { problems: [...report.problems, ...growth(report)] })
+  return Object.assign(report, { problems: [...report.problems, ...(report.seconds < 60 ? [] : growth(report))] })
 }))
 
 const print = (report: Report): void => {

@@ -1,6 +1,6 @@
 /**
  * A process that does everything a program does with a ledger, a little of it all the time, until it is told to `close`; to
- * be run with `--expose-gc`. Prints a JSON object a line: what it is at the start, a `Sample` each time it is told to
+ * be run with `--expose-gc`. Prints JSON, a line each: what it is at the start, `ready`, a `Sample` each time it is told to
  * `sample`, and the `End`, when the ledger is closed.
  */
 import { Deferred, Effect, Redacted, Schedule, Schema, Stream } from "effect"
@@ -118,6 +118,7 @@ const program = Effect.gen(function*() {
   const projection = yield* Projection.openPersisted(counts)
   const sample = yield* make
   yield* Ledger.append(sample)
+  print("ready")
 
   const follow = <E extends { readonly _tag: string; readonly message: string }, R>(
     what: string,
@@ -175,6 +176,14 @@ const program = Effect.gen(function*() {
         const after = Math.max(0, (yield* Ledger.latestOffset) - 500)
         const count = yield* Stream.runCount(Ledger.tail(after))
         yield* must(count > 0, "an empty tail")
+      })
+    ),
+    // how long input and output wait for the program's timers
+    keepOn(
+      "turn",
+      100,
+      Effect.async<void>((resume) => {
+        setImmediate(() => resume(Effect.void))
       })
     ),
     // one that comes and goes
