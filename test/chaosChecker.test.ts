@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { randomInt } from "node:crypto"
 import {
   check,
+  type Handled,
   type HeadRead,
   type Kind,
   type Operation,
@@ -19,6 +20,10 @@ interface Draft {
   readonly operations: Array<Operation>
   readonly log: Array<Recorded>
   readonly subscribers: Array<{ readonly name: string; readonly seen: Array<Seen> }>
+  readonly exactlyOnce: readonly [{ readonly name: string; readonly seen: Array<Seen> }]
+  readonly atLeastOnce: readonly [
+    { readonly name: string; readonly batch: number; readonly tenures: Array<Array<Handled>> }
+  ]
   readonly heads: Array<HeadRead>
 }
 
@@ -108,7 +113,45 @@ const correct = (chance: () => number, size: number): Draft => {
     if (chance() < 0.2) heads.push({ invokedAt: now, at: now, head: log.length })
   }
   const seen = () => log.map(({ id, offset, stored }) => ({ offset, id, stored }))
-  return { operations, log, heads, subscribers: [{ name: "a", seen: seen() }, { name: "b", seen: seen() }] }
+  return {
+    operations,
+    log,
+    heads,
+    subscribers: [{ name: "a", seen: seen() }, { name: "b", seen: seen() }],
+    exactlyOnce: [{ name: "once", seen: seen() }],
+    atLeastOnce: [{ name: "least", batch, tenures: tenuresOf(log, chance) }]
+  }
+}
+
+const batch = 10
+
+/**
+ * A tenure begins at the last checkpoint, and may end in the middle of a batch. Now and then one who lost the lease goes on,
+ * later, with the batch in its hands.
+ */
+const tenuresOf = (log: ReadonlyArray<Recorded>, chance: () => number): Array<Array<Handled>> => {
+  const tenures: Array<Array<Handled>> = []
+  let now = 1000
+  let checkpoint = 0
+  let late: Array<Handled> | undefined
+  const handle = ({ id, offset, stored }: Recorded): Handled => ({ id, offset, stored, at: now += 2 })
+  for (let reached = 0; reached < log.length;) {
+    const tenure: Array<Handled> = []
+    tenures.push(tenure)
+    const count = Math.min(log.length - checkpoint, 1 + Math.floor(chance() * 60))
+    for (const recorded of log.slice(checkpoint, checkpoint + count)) {
+      tenure.push(handle(recorded))
+      if (late === undefined || chance() < 0.7) continue
+      const next = log[late.at(-1)!.offset]
+      if (next !== undefined) late.push(handle(next))
+      if (next === undefined || next.offset % batch === 0 || chance() < 0.1) late = undefined
+    }
+    reached = checkpoint + count
+    // what is left of a batch in its hands
+    late = late ?? (reached % batch === 0 ? undefined : tenure)
+    checkpoint = reached - reached % batch
+  }
+  return tenures
 }
 
 /** Each breaks a history in its own way; undefined: not at the place that was chosen. */
@@ -303,6 +346,71 @@ const plants: Readonly<Record<string, readonly [Kind, (draft: Draft, chance: () 
   "a subscriber ends before the log": ["subscriberShort", ({ subscribers }, chance) => {
     const { seen } = subscribers[1]!
     seen.length = somewhere(seen, chance)
+    return true
+  }],
+  "the table of a handler lacks an event": ["exactlyOnceHole", ({ exactlyOnce: [{ seen }] }, chance) => {
+    seen.splice(Math.floor(chance() * (seen.length - 1)), 1)
+    return true
+  }],
+  "the table of a handler has an event twice": ["exactlyOnceRepeat", ({ exactlyOnce: [{ seen }] }, chance) => {
+    // what was committed, and handled again by the next who had the lease
+    const from = somewhere(seen, chance)
+    seen.splice(from + 1, 0, ...seen.slice(from - Math.floor(chance() * batch), from + 1))
+    return from > batch
+  }],
+  "two wrote the table of a handler at the same time": ["exactlyOnceOrder", ({ exactlyOnce: [{ seen }] }, chance) => {
+    const index = Math.max(1, somewhere(seen, chance))
+    ;[seen[index - 1], seen[index]] = [seen[index]!, seen[index - 1]!]
+    return true
+  }],
+  "the table of a handler has something else": ["exactlyOnceContent", ({ exactlyOnce: [{ seen }] }, chance) => {
+    const index = somewhere(seen, chance)
+    seen[index] = { ...seen[index]!, id: "of a transaction that was rolled back" }
+    return true
+  }],
+  "the table of a handler ends before the log": ["exactlyOnceShort", ({ exactlyOnce: [{ seen }] }, chance) => {
+    seen.length = somewhere(seen, chance)
+    return true
+  }],
+  "a consumer skips an event that others have handled": [
+    "atLeastOnceHole",
+    ({ atLeastOnce: [{ tenures }] }, chance) => {
+      const tenure = tenures[somewhere(tenures, chance)]!
+      tenures.unshift(tenure.map((one) => ({ ...one, at: one.at - 1 })))
+      tenure.splice(1 + Math.floor(chance() * (tenure.length - 2)), 1)
+      return tenure.length > 2
+    }
+  ],
+  "a consumer begins after what nobody has handled": ["atLeastOnceHole", ({ atLeastOnce: [{ tenures }] }, chance) => {
+    // the checkpoint was there before the handler was
+    const [first] = tenures[1 + Math.floor(chance() * (tenures.length - 1))]!
+    if (first === undefined) return false
+    for (const [index, tenure] of tenures.entries()) {
+      tenures[index] = tenure.filter(({ at, offset }) => offset !== first.offset || at > first.at + 200)
+    }
+    return tenures.some((tenure) => tenure[0]?.offset === first.offset + 1)
+  }],
+  "a consumer goes back": ["atLeastOnceOrder", ({ atLeastOnce: [{ tenures }] }, chance) => {
+    const tenure = tenures[somewhere(tenures, chance)]!
+    const index = Math.floor(chance() * tenure.length)
+    tenure.splice(index, 0, { ...tenure[index]!, at: tenure[index]!.at - 1 })
+    return true
+  }],
+  "a consumer begins at the beginning again": ["atLeastOnceRepeat", ({ atLeastOnce: [{ tenures }], log }) => {
+    const end = tenures.reduce((most, tenure) => Math.max(most, tenure.at(-1)?.at ?? 0), 0)
+    tenures.push(log.map(({ id, offset, stored }) => ({ id, offset, stored, at: end + offset })))
+    return true
+  }],
+  "a consumer handles something else": ["atLeastOnceContent", ({ atLeastOnce: [{ tenures }] }, chance) => {
+    const tenure = tenures[somewhere(tenures, chance)]!
+    const index = somewhere(tenure, chance)
+    tenure[index] = { ...tenure[index]!, stored: "forged" }
+    return true
+  }],
+  "consumers end before the log": ["atLeastOnceShort", ({ atLeastOnce: [{ tenures }], log }) => {
+    for (const [index, tenure] of tenures.entries()) {
+      tenures[index] = tenure.filter(({ offset }) => offset < log.length)
+    }
     return true
   }]
 }

@@ -104,6 +104,21 @@ describe("SQLite set-up", () => {
       }
     }))
 
+  it.scopedLive.each(["append", "read"] as const)(
+    "a program that does nothing but %s lets its own timers run",
+    (what) =>
+      Effect.gen(function*() {
+        const statement = what === "read" ? Ledger.latestOffset : append
+        let rung = false
+        setTimeout(() => {
+          rung = true
+        }, 30)
+        const begun = performance.now()
+        while (!rung && performance.now() - begun < 1000) yield* statement
+        assert.isTrue(rung)
+      }).pipe(Effect.provide(Layer.unwrapScoped(Effect.map(file, (path) => SqliteLedger.layerFile(path)))))
+  )
+
   it.scopedLive("is durable unless told otherwise, and raises but never lowers the caller's client", () =>
     Effect.gen(function*() {
       const path = yield* file
@@ -208,6 +223,33 @@ describe("SQLite guards its table", () => {
 })
 
 describe("SQLite beside other writers", () => {
+  it.scopedLive("what the log of a long reader took is given back when the reader is gone", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      const wal = () => Fs.statSync(`${path}-wal`).size
+      yield* Effect.gen(function*() {
+        yield* append
+        const text = "x".repeat(1_000_000)
+        const large = Effect.map(event, (one): Event.Event => ({ ...one, payload: { text } }))
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => {
+            const db = new Sqlite(path)
+            db.exec("BEGIN")
+            db.prepare("SELECT count(*) FROM ledger_events").get()
+            return db
+          }),
+          () => Effect.replicateEffect(Effect.flatMap(large, Ledger.append), 40),
+          (db) => Effect.sync(() => db.close())
+        )
+        assert.isAbove(wal(), 40_000_000)
+        // the first carries the log over into the file, the second begins it anew
+        yield* append
+        yield* append
+        assert.isAtMost(wal(), 2 ** 24)
+        assert.deepStrictEqual(yield* offsets, dense(43))
+      }).pipe(Effect.provide(SqliteLedger.layerFile(path)))
+    }))
+
   it.scopedLive("an append waits for another process's transaction without blocking the program", () =>
     Effect.gen(function*() {
       const path = yield* file

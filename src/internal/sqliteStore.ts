@@ -137,10 +137,13 @@ const open = Effect.fnUntraced(function*(
         toError
       ))
       // whoever holds the lock may be a transaction of this program's own: there is a queue for that
-      return ours === undefined ? reserved : Effect.catchIf(
-        Effect.mapError(ours.door.through(() => work(ours.db, false)), toError),
-        isBusy,
-        () => reserved
+      return Effect.zipRight(
+        breathe,
+        ours === undefined ? reserved : Effect.catchIf(
+          Effect.mapError(ours.door.through(() => work(ours.db, false)), toError),
+          isBusy,
+          () => reserved
+        )
       )
     })
 
@@ -151,16 +154,19 @@ const open = Effect.fnUntraced(function*(
   const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
     retryBusy(Effect.flatMap(connections.joined, (joined) => {
       if (joined !== undefined) return attempt(method, () => work(theirs))
-      return Effect.mapError(
-        ours === undefined
-          ? connections.reserved(() => attempt(method, () => work(theirs)))
-          : ours.door.open(() => work(ours.db)),
-        (error) => toStoreError(method, error, false)
+      return Effect.zipRight(
+        breathe,
+        Effect.mapError(
+          ours === undefined
+            ? connections.reserved(() => attempt(method, () => work(theirs)))
+            : ours.door.open(() => work(ours.db)),
+          (error) => toStoreError(method, error, false)
+        )
       )
     }))
 
   yield* setUp(names, options, read, write)
-  if (ours !== undefined) yield* attempt("setup", () => makeDurable(theirs, options.durability))
+  if (ours !== undefined) yield* attempt("setup", () => configure(theirs, options.durability))
 
   // what is written to a file that was removed is gone when the program ends: it must not be acknowledged
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
@@ -409,7 +415,7 @@ class Door {
       const waiting: Array<() => void> = []
       this.waiting = waiting
       return Effect.ensuring(
-        Effect.zipRight(breathe, drive(run)),
+        Effect.zipRight(turn, drive(run)),
         Effect.sync(() => {
           this.waiting = undefined
           for (const proceed of waiting) proceed()
@@ -447,15 +453,37 @@ const drive = <A>(work: Generator<void, A>): Effect.Effect<A, unknown> =>
   Effect.suspend(() => {
     try {
       const step = work.next()
-      return step.done === true ? Effect.succeed(step.value) : Effect.zipRight(breathe, drive(work))
+      return step.done === true ? Effect.succeed(step.value) : Effect.zipRight(turn, drive(work))
     } catch (error) {
       return Effect.fail(error)
     }
   })
 
-const breathe = Effect.async<void>((resume) => {
-  setImmediate(() => resume(Effect.void))
+/** A turn of the event loop, which all wait for who want one meanwhile. */
+const turn = Effect.async<void>((resume) => {
+  if (turning === undefined) {
+    const waiting = turning = [] as Array<() => void>
+    setImmediate(() => {
+      turning = undefined
+      turned = performance.now()
+      for (const proceed of waiting) proceed()
+    })
+  }
+  turning.push(() => resume(Effect.void))
 })
+
+let turning: Array<() => void> | undefined
+let turned = performance.now()
+
+/**
+ * The driver answers at once, and a program that always has something to ask it would hold up its own sockets: now and
+ * then a statement waits for a turn of the event loop.
+ */
+const breathe = Effect.suspend(() =>
+  turning === undefined && performance.now() - turned < breatheMillis ? Effect.void : turn
+)
+
+const breatheMillis = 20
 
 const busySchedule = (timeout: Duration.DurationInput) =>
   Schedule.exponential("1 millis", 1.5).pipe(
@@ -805,7 +833,7 @@ const setUp = (
         if (options.create === false && storedVersion(db, names) === undefined) return undefined
         if (options.owned) {
           db.values("PRAGMA journal_mode = WAL")
-          makeDurable(db, options.durability)
+          configure(db, options.durability)
         } else if (options.durability === "full" && Number(db.values("PRAGMA synchronous")[0]![0]) < fullSynchronous) {
           db.run("PRAGMA synchronous = FULL")
         }
@@ -833,7 +861,9 @@ const setUp = (
     }
   })
 
-const makeDurable = (db: Database, durability: Options["durability"]): void => {
+const configure = (db: Database, durability: Options["durability"]): void => {
+  // what a long reader made it grow beyond that is given back when the reader is gone
+  db.values(`PRAGMA journal_size_limit = ${2 ** 24}`)
   db.run(`PRAGMA synchronous = ${durability === "full" ? "FULL" : "NORMAL"}`)
   if (process.platform === "darwin" && durability === "full") db.run("PRAGMA fullfsync = ON")
 }

@@ -56,6 +56,20 @@ export interface Subscriber {
   readonly seen: ReadonlyArray<Seen>
 }
 
+/** An event that a consumer's handler was given. */
+export interface Handled extends Seen {
+  readonly at: number
+}
+
+/** What consumers of one name that runs at least once have handled. */
+export interface Consumed {
+  readonly name: string
+  /** How many events at most share a checkpoint. */
+  readonly batch: number
+  /** From each time that a process got the lease until it gave it up, or died. */
+  readonly tenures: ReadonlyArray<ReadonlyArray<Handled>>
+}
+
 /** A look at the head. */
 export interface HeadRead {
   readonly invokedAt: number
@@ -67,6 +81,9 @@ export interface History {
   readonly operations: ReadonlyArray<Operation>
   readonly log: ReadonlyArray<Recorded>
   readonly subscribers: ReadonlyArray<Subscriber>
+  /** What stands in the tables of handlers that run exactly once, in the order in which it was written. */
+  readonly exactlyOnce: ReadonlyArray<Subscriber>
+  readonly atLeastOnce: ReadonlyArray<Consumed>
   readonly heads: ReadonlyArray<HeadRead>
 }
 
@@ -86,6 +103,12 @@ export interface History {
  * - `staleHead`: a look at the head missed what had been acknowledged, or showed what nobody had attempted yet
  * - `subscriberHole`, `subscriberRepeat`, `subscriberOrder`, `subscriberContent`, `subscriberShort`: a subscriber's view is
  *   not the log: it skips, repeats, goes back, differs, or ends before the log's end
+ * - `exactlyOnceHole`, `…Repeat`, `…Order`, `…Content`, `…Short`: the same of a table that a handler writes exactly once
+ * - `atLeastOnceHole`: an event was handled before all that are before it had been
+ * - `atLeastOnceOrder`: a process went back while it had the lease
+ * - `atLeastOnceRepeat`: a process did again what had been done long before it got the lease, for more than one batch (the
+ *   one in its hands when the lease is lost)
+ * - `atLeastOnceContent`, `atLeastOnceShort`: what was handled is not what is in the log, or not all of it
  */
 export type Kind =
   | "hole"
@@ -101,11 +124,9 @@ export type Kind =
   | "condition"
   | "refusal"
   | "staleHead"
-  | "subscriberHole"
-  | "subscriberRepeat"
-  | "subscriberOrder"
-  | "subscriberContent"
-  | "subscriberShort"
+  | `${View}${"Hole" | "Repeat" | "Order" | "Content" | "Short"}`
+
+type View = "subscriber" | "exactlyOnce" | "atLeastOnce"
 
 export interface Violation {
   readonly kind: Kind
@@ -130,7 +151,9 @@ export const check = (history: History, limit = 20): ReadonlyArray<Violation> =>
   checkConditions(history, facts, report)
   checkHeads(history, facts, report)
   const byOffset = new Map(history.log.map((recorded) => [recorded.offset, recorded]))
-  for (const subscriber of history.subscribers) checkSubscriber(subscriber, byOffset, report)
+  for (const subscriber of history.subscribers) checkView("subscriber", subscriber, byOffset, report)
+  for (const table of history.exactlyOnce) checkView("exactlyOnce", table, byOffset, report)
+  for (const consumed of history.atLeastOnce) checkConsumed(consumed, byOffset, report)
   for (const [kind, count] of counts) {
     if (count > limit) violations.push({ kind, detail: `and ${count - limit} more` })
   }
@@ -368,28 +391,81 @@ const checkHeads = ({ heads, log, operations }: History, { attempted, places }: 
   }
 }
 
-const checkSubscriber = (
+const checkView = (
+  view: "subscriber" | "exactlyOnce",
   { name, seen }: Subscriber,
   byOffset: ReadonlyMap<number, Recorded>,
   report: Report
 ): void => {
   const known = new Set<number>()
   let previous = 0
-  for (const { id, offset, stored } of seen) {
-    if (known.has(offset)) report("subscriberRepeat", `${name} saw ${offset} (${id}) again, after ${previous}`)
-    else if (offset < previous) report("subscriberOrder", `${name} saw ${offset} (${id}) after ${previous}`)
-    else if (offset > previous + 1) report("subscriberHole", `${name} saw ${offset} (${id}) after ${previous}`)
+  for (const one of seen) {
+    const { id, offset } = one
+    if (known.has(offset)) report(`${view}Repeat`, `${name} saw ${offset} (${id}) again, after ${previous}`)
+    else if (offset < previous) report(`${view}Order`, `${name} saw ${offset} (${id}) after ${previous}`)
+    else if (offset > previous + 1) report(`${view}Hole`, `${name} saw ${offset} (${id}) after ${previous}`)
     known.add(offset)
     previous = Math.max(previous, offset)
-    const recorded = byOffset.get(offset)
-    if (recorded === undefined || recorded.id !== id || recorded.stored !== stored) {
-      report(
-        "subscriberContent",
-        `${name} saw ${id} ${stored} at ${offset}, where ${recorded?.id} ${recorded?.stored} is`
-      )
+    checkContent(view, name, one, byOffset, report)
+  }
+  checkEnd(view, name, previous, byOffset, report)
+}
+
+const checkConsumed = (
+  { batch, name, tenures }: Consumed,
+  byOffset: ReadonlyMap<number, Recorded>,
+  report: Report
+): void => {
+  for (const tenure of tenures) {
+    for (const [index, one] of tenure.entries()) {
+      checkContent("atLeastOnce", name, one, byOffset, report)
+      const previous = tenure[index - 1]?.offset
+      if (previous === undefined || one.offset === previous + 1) continue
+      const kind = one.offset > previous ? "atLeastOnceHole" : "atLeastOnceOrder"
+      report(kind, `${name} handled ${one.offset} (${one.id}) after ${previous} at ${one.at}`)
     }
   }
+  // whatever the checkpoint was that a tenure began at, all before it had been handled by then
+  const again = new Map<ReadonlyArray<Handled>, number>()
+  let reached = 0
+  const handled = tenures.flatMap((tenure) => tenure.map((one) => ({ one, tenure })))
+  for (const { one, tenure } of handled.toSorted((a, b) => a.one.at - b.one.at)) {
+    const { at, id, offset } = one
+    if (offset > reached + 1) {
+      report("atLeastOnceHole", `${name} handled ${offset} (${id}) at ${at}, when ${reached + 1} had not been`)
+    }
+    reached = Math.max(reached, offset)
+    // whoever loses the lease with a batch in its hands may end it
+    if (offset > reached - batch) continue
+    again.set(tenure, (again.get(tenure) ?? 0) + 1)
+    if (again.get(tenure)! > batch) {
+      report("atLeastOnceRepeat", `${name} handled ${offset} (${id}) again at ${at}, when ${reached} had been handled`)
+    }
+  }
+  checkEnd("atLeastOnce", name, reached, byOffset, report)
+}
+
+const checkContent = (
+  view: View,
+  name: string,
+  { id, offset, stored }: Seen,
+  byOffset: ReadonlyMap<number, Recorded>,
+  report: Report
+): void => {
+  const recorded = byOffset.get(offset)
+  if (recorded === undefined || recorded.id !== id || recorded.stored !== stored) {
+    report(`${view}Content`, `${name} saw ${id} ${stored} at ${offset}, where ${recorded?.id} ${recorded?.stored} is`)
+  }
+}
+
+const checkEnd = (
+  view: View,
+  name: string,
+  reached: number,
+  byOffset: ReadonlyMap<number, Recorded>,
+  report: Report
+): void => {
   let end = 0
   for (const offset of byOffset.keys()) end = Math.max(end, offset)
-  if (previous < end) report("subscriberShort", `${name} saw events up to ${previous}, the log ends at ${end}`)
+  if (reached < end) report(`${view}Short`, `${name} saw events up to ${reached}, the log ends at ${end}`)
 }

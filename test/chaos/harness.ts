@@ -11,12 +11,16 @@ import { random } from "../support/following.js"
 import { type PostgresServer, startPostgres } from "../support/postgres.js"
 import { startScript } from "../support/processes.js"
 import { type Proxy, startProxy } from "../support/proxy.js"
-import { check, type Recorded, type Violation } from "./checker.js"
+import { check, type Seen, type Violation } from "./checker.js"
 import {
+  type ConsumerConfig,
+  createHandled,
   emptyStory,
   now,
   reader,
   recordedOf,
+  selectHandled,
+  selectHolders,
   selectLog,
   type StoredRow,
   type Story,
@@ -28,6 +32,8 @@ export interface Settings {
   readonly seed: string
   readonly writers: number
   readonly subscribers: number
+  /** Processes that run a consumer exactly once, and as many that run another at least once; none, unless told. */
+  readonly consumers?: number | undefined
   /** Of each writer; the last one decides, where there are several. */
   readonly lanes?: number | undefined
   /** The longest pause between two operations of a lane, in milliseconds. */
@@ -47,6 +53,10 @@ export interface Report {
   readonly unknown: number
   readonly refused: number
   readonly seen: ReadonlyArray<number>
+  /** Events that the handlers were given: those that run exactly once, as far as it was committed. */
+  readonly handled: Readonly<Record<"exactlyOnce" | "atLeastOnce", number>>
+  /** How often a lease came to another process, or to the next life of the same, that then handled something. */
+  readonly takeovers: Readonly<Record<"exactlyOnce" | "atLeastOnce", number>>
   /** What was done to it, and how often. */
   readonly faults: Readonly<Record<string, number>>
   /**
@@ -62,8 +72,11 @@ export interface Report {
 export interface World {
   readonly settings: Settings
   readonly chance: () => number
-  readonly writers: ReadonlyArray<Writer>
+  readonly writers: ReadonlyArray<Mortal>
   readonly subscribers: ReadonlyArray<Member>
+  readonly consumers: ReadonlyArray<Mortal>
+  /** The consumers that have a lease. */
+  readonly holders: () => Promise<ReadonlyArray<Mortal>>
   readonly server: PostgresServer | undefined
   readonly proxy: Proxy | undefined
   readonly disk: Disk | undefined
@@ -83,10 +96,10 @@ export interface Member {
   readonly errors: () => string
 }
 
-export interface Writer extends Member {
+export interface Mortal extends Member {
   /** Starts the next life. */
   readonly restart: () => Promise<void>
-  /** Whether this life has begun its first operation. */
+  /** Whether this life has written anything down. */
   readonly hasBegun: () => boolean
 }
 
@@ -116,20 +129,23 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
   const file = Path.join(mounted === undefined ? folder : Path.join(folder, "disk"), "a.db")
   const url = proxy?.url ?? `sqlite:///${file}`
   try {
-    const writers: Array<Writer> = []
+    const writers: Array<Mortal> = []
     for (let index = 0; index < settings.writers; index++) {
       const story = emptyStory()
       stories.push(story)
-      const writer = await startWriter(folder, story, {
+      const name = `w${index}`
+      const writer = await startMortal(folder, story, name, "../chaos/writer.ts", (file): WriterConfig => ({
         url,
-        name: `w${index}`,
+        name,
+        file,
+        resume: Object.fromEntries(story.lanes),
         seed: settings.seed,
         lanes: settings.lanes ?? 3,
         pause: settings.pause ?? 40,
         largest: settings.largest ?? 12,
         // time is a thing of the producer alone
         backwards: index === 1
-      })
+      }))
       writers.push(writer)
       members.push(writer)
     }
@@ -148,11 +164,35 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       subscribers.push(member)
       members.push(member)
     }
+    const consumers: Array<Mortal> = []
+    const consumed = { exactlyOnce: emptyStory(), atLeastOnce: emptyStory() }
+    if ((settings.consumers ?? 0) > 0) await query(server, file, createHandled[settings.backend])
+    for (const delivery of ["exactlyOnce", "atLeastOnce"] as const) {
+      for (let index = 0; index < (settings.consumers ?? 0); index++) {
+        const name = `${delivery}-${index}`
+        const config = (file: string): ConsumerConfig => ({
+          url,
+          file,
+          life: Path.basename(file),
+          delivery,
+          batch: consumerBatch
+        })
+        const consumer = await startMortal(folder, consumed[delivery], name, "../chaos/consumer.ts", config)
+        consumers.push(consumer)
+        members.push(consumer)
+      }
+    }
     const world: World = {
       settings,
       chance: random(`${settings.seed} nemesis`),
       writers,
       subscribers,
+      consumers,
+      holders: async () => {
+        const rows = await query(server, file, selectHolders)
+        const pids = new Set(rows.map(({ holder }) => Number(String(holder).split(":")[1])))
+        return consumers.filter((consumer) => pids.has(consumer.pid() ?? 0))
+      },
       server,
       proxy,
       disk: mounted,
@@ -171,21 +211,30 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
 
     for (const writer of writers) writer.send("stop")
     failures.push(...await all("finish what they began", writers))
-    const log = await readLog(server, file)
-    progress(`${log.length} events; the subscribers read to the end`)
-    for (const subscriber of subscribers) subscriber.send(`until ${log.length}`)
-    failures.push(...await all("see the whole log", subscribers))
+    const log = (await query(server, file, selectLog)).map(recordedOf)
+    progress(`${log.length} events; subscribers and consumers come to the end`)
+    for (const reader of [...subscribers, ...consumers]) reader.send(`until ${log.length}`)
+    failures.push(...await all("see the whole log", [...subscribers, ...consumers]))
     for (const read of readers) read()
-    for (const writer of writers) writer.hasBegun()
+    for (const mortal of [...writers, ...consumers]) mortal.hasBegun()
+    const rows = consumers.length === 0 ? [] : await query(server, file, selectHandled)
+    const table = rows.map((row): Seen => ({
+      offset: Number(row["offset"]),
+      id: String(row["id"]),
+      stored: String(row["stored"])
+    }))
+    const tenures = consumed.atLeastOnce.tenures
 
     const operations = stories.flatMap((story) => story.operations)
     const violations = check({
       operations,
       log,
       subscribers: views.map(({ seen }, index) => ({ name: `s${index}`, seen })),
+      exactlyOnce: consumers.length === 0 ? [] : [{ name: "the table", seen: table }],
+      atLeastOnce: consumers.length === 0 ? [] : [{ name: "the consumer", batch: consumerBatch, tenures }],
       heads: views.flatMap(({ heads }) => heads)
     })
-    for (const story of [...stories, ...views]) failures.push(...story.failures)
+    for (const story of [...stories, ...views, ...Object.values(consumed)]) failures.push(...story.failures)
     const waits = stories.flatMap((story) => story.waits)
     const isCalm = ([at, wait]: readonly [number, number]): boolean =>
       !disturbances.some(([from, to]) => at < to && at + wait > from)
@@ -203,6 +252,14 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       unknown: operations.filter(({ outcome }) => outcome._tag === "unknown").length,
       refused: operations.filter(({ outcome }) => outcome._tag === "refused").length,
       seen: views.map(({ seen }) => seen.length),
+      handled: {
+        exactlyOnce: table.length,
+        atLeastOnce: tenures.reduce((sum, tenure) => sum + tenure.length, 0)
+      },
+      takeovers: {
+        exactlyOnce: rows.filter(({ life }, index) => index > 0 && life !== rows[index - 1]!["life"]).length,
+        atLeastOnce: Math.max(0, tenures.length - 1)
+      },
       faults,
       longestWait: longest(waits),
       longestWaitUnstopped: longest(waits.filter(isCalm)),
@@ -258,6 +315,9 @@ export const until = async (what: string, millis: number, holds: () => boolean):
   }
 }
 
+/** How many events share a checkpoint. */
+const consumerBatch = 50
+
 const longest = (waits: ReadonlyArray<readonly [number, number]>): number =>
   Math.round(waits.reduce((most, [, wait]) => Math.max(most, wait), 0) / 1000)
 
@@ -303,33 +363,32 @@ const startMember = async (name: string, script: string, config: unknown): Promi
   }
 }
 
-const startWriter = async (
+/** One that can be killed, and then lives again. */
+const startMortal = async (
   folder: string,
   story: Story,
-  config: Omit<WriterConfig, "file" | "resume">
-): Promise<Writer> => {
+  name: string,
+  script: string,
+  configOf: (file: string) => unknown
+): Promise<Mortal> => {
   let life = 0
   let file = ""
   let read = (): void => {}
   const start = (): Promise<Member> => {
-    file = Path.join(folder, `${config.name}-${++life}.jsonl`)
+    file = Path.join(folder, `${name}-${++life}.jsonl`)
     read = reader(file, story)
-    return startMember(config.name, "../chaos/writer.ts", {
-      ...config,
-      file,
-      resume: Object.fromEntries(story.lanes)
-    })
+    return startMember(name, script, configOf(file))
   }
   let member = await start()
   const readThis = (): void => {
     read()
     const ended = member.ended()
     if (ended !== undefined && ended !== "0" && ended !== "SIGKILL") {
-      throw new Error(`${config.name} ended with ${ended}\n${member.errors()}`)
+      throw new Error([`${name} ended with ${ended}`, ...story.failures, member.errors()].join("\n"))
     }
   }
   return {
-    name: config.name,
+    name,
     pid: () => member.pid(),
     ended: () => member.ended(),
     kill: () => member.kill(),
@@ -347,11 +406,19 @@ const startWriter = async (
   }
 }
 
-const readLog = async (server: PostgresServer | undefined, file: string): Promise<ReadonlyArray<Recorded>> => {
+/** Asks the database without the library. */
+const query = async (
+  server: PostgresServer | undefined,
+  file: string,
+  statement: string
+): Promise<ReadonlyArray<StoredRow>> => {
   if (server === undefined) {
-    const db = new Sqlite(file, { readonly: true })
+    const db = new Sqlite(file, { timeout: 10_000 })
     try {
-      return Array.from(db.prepare<[], StoredRow>(selectLog).iterate(), recordedOf)
+      const prepared = db.prepare<[], StoredRow>(statement)
+      if (prepared.reader) return prepared.all()
+      prepared.run()
+      return []
     } finally {
       db.close()
     }
@@ -359,8 +426,7 @@ const readLog = async (server: PostgresServer | undefined, file: string): Promis
   const client = new Client(server.url)
   await client.connect()
   try {
-    const { rows } = await client.query<StoredRow>(selectLog)
-    return rows.map(recordedOf)
+    return (await client.query<StoredRow>(statement)).rows
   } finally {
     await client.end()
   }

@@ -3,7 +3,7 @@ import { DateTime, Effect } from "effect"
 import { createHash } from "node:crypto"
 import * as Fs from "node:fs"
 import { Event } from "../../src/index.js"
-import type { HeadRead, Operation, Outcome, Receipt, Recorded, Seen } from "./checker.js"
+import type { Handled, HeadRead, Operation, Outcome, Receipt, Recorded, Seen } from "./checker.js"
 
 /** An operation before its first attempt: it says everything that is needed to attempt it again. */
 export interface Planned {
@@ -48,6 +48,30 @@ export interface SubscriberConfig {
   readonly file: string
 }
 
+/** What a consumer is told when it starts. */
+export interface ConsumerConfig {
+  readonly url: string
+  readonly file: string
+  /** Of the process and its life. */
+  readonly life: string
+  /** It is the consumer's name as well. */
+  readonly delivery: "exactlyOnce" | "atLeastOnce"
+  readonly batch: number
+}
+
+/** The table of the handler that runs exactly once; `n` grows as the rows are written. */
+export const createHandled = {
+  sqlite:
+    `CREATE TABLE handled (n integer PRIMARY KEY AUTOINCREMENT, "offset" integer, id text, stored text, life text)`,
+  postgres: `CREATE TABLE handled (n bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, "offset" bigint, id text,
+    stored text, life text)`
+}
+
+export const selectHandled = `SELECT "offset", id, stored, life FROM handled ORDER BY n`
+
+/** Who has, or had last, the lease of a consumer: `host:pid:…`. */
+export const selectHolders = `SELECT holder FROM ledger_consumers WHERE holder IS NOT NULL`
+
 /** A line of a history file. */
 export type Line =
   | readonly ["invoked", at: number, planned: Planned]
@@ -58,6 +82,9 @@ export type Line =
   | readonly ["failed", at: number, what: string]
   | readonly ["seen", ReadonlyArray<readonly [offset: number, id: string, stored: string]>]
   | readonly ["head", invokedAt: number, at: number, head: number]
+  | readonly ["handled", at: number, offset: number, id: string, stored: string]
+  /** The lease was given up, or lost. */
+  | readonly ["yielded"]
 
 /** Microseconds of the clock that all processes share. */
 export const now = (): number => Number(process.hrtime.bigint() / 1000n)
@@ -137,6 +164,7 @@ const digest = (fields: ReadonlyArray<unknown>): string =>
 export interface Story {
   readonly operations: Array<Writable<Operation>>
   readonly seen: Array<Seen>
+  readonly tenures: Array<ReadonlyArray<Handled>>
   readonly heads: Array<HeadRead>
   readonly failures: Array<string>
   readonly lanes: Map<string, Resume>
@@ -150,6 +178,7 @@ type Writable<A> = { -readonly [K in keyof A]: A[K] }
 export const emptyStory = (): Story => ({
   operations: [],
   seen: [],
+  tenures: [],
   heads: [],
   failures: [],
   lanes: new Map(),
@@ -164,6 +193,7 @@ export const reader = (file: string, story: Story): () => void => {
     { readonly operation: Writable<Operation>; readonly since: number; readonly of: Planned }
   >()
   const contents = new Map<string, string>()
+  let tenure: Array<Handled> | undefined
   let position = 0
   let rest = Buffer.alloc(0)
 
@@ -224,6 +254,12 @@ export const reader = (file: string, story: Story): () => void => {
         return
       case "head":
         return void story.heads.push({ invokedAt: line[1], at: line[2], head: line[3] })
+      case "handled":
+        if (tenure === undefined) story.tenures.push(tenure = [])
+        tenure.push({ at: line[1], offset: line[2], id: line[3], stored: line[4] })
+        return
+      case "yielded":
+        tenure = undefined
     }
   }
 

@@ -1,6 +1,6 @@
 /**
  * `npm run chaos -- --seconds 60 --seed 1 --backend sqlite|postgres|both`, with `--producers`, `--subscribers`,
- * `--small-disk` (SQLite; root only), `--json`. Instead of `--seconds` one fault again and again: `--kills N` (SIGKILL of
+ * `--consumers`, `--small-disk` (SQLite; root only), `--json`. Instead of `--seconds` one fault again and again: `--kills N` (SIGKILL of
  * SQLite writers), `--server-kills N` (SIGKILL of the Postgres server), `--lost N` (acknowledgements). Ends with 1 if
  * the checker finds anything.
  */
@@ -16,6 +16,7 @@ const { values: args } = parseArgs({
     backend: { type: "string", default: "both" },
     producers: { type: "string", default: "4" },
     subscribers: { type: "string", default: "2" },
+    consumers: { type: "string", default: "2" },
     pause: { type: "string", default: "40" },
     "small-disk": { type: "boolean", default: false },
     kills: { type: "string" },
@@ -33,6 +34,7 @@ const settings = (backend: Settings["backend"]): Settings => ({
   seed: args.seed,
   writers: Number(args.producers),
   subscribers: Number(args.subscribers),
+  consumers: Number(args.consumers),
   pause: Number(args.pause),
   smallDisk: args["small-disk"] && backend === "sqlite",
   progress: (line) => say(`${backend}: ${line}`)

@@ -71,15 +71,24 @@ type Fault = readonly [weight: number, (world: World) => void | Promise<void>]
 
 const anyOf = <A>(world: World, members: ReadonlyArray<A>): A => members[Math.floor(world.chance() * members.length)]!
 
-const killOne = async (world: World): Promise<void> => {
+const killWriter = async (world: World): Promise<void> => {
   const writer = anyOf(world, world.writers)
   await writer.kill()
   world.count("writers killed")
   await writer.restart()
 }
 
+const killConsumers = async (world: World): Promise<void> => {
+  if (world.consumers.length === 0) return
+  // mostly those whose death is noticed
+  const chosen = world.chance() < 0.7 ? await world.holders() : [anyOf(world, world.consumers)]
+  await Promise.all(chosen.map((consumer) => consumer.kill()))
+  world.count("consumers killed", chosen.length)
+  await Promise.all(chosen.map((consumer) => consumer.restart()))
+}
+
 const stopOne = (world: World): void => {
-  const members = [...world.writers, ...world.subscribers]
+  const members = [...world.writers, ...world.subscribers, ...world.consumers]
   stopFor(world, anyOf(world, members), Math.round(50 + world.chance() * 950))
 }
 
@@ -93,8 +102,9 @@ const restartServer = async (world: World): Promise<void> => {
 }
 
 const onSqlite: ReadonlyArray<Fault> = [
-  [4, killOne],
-  [3, stopOne],
+  [4, killWriter],
+  [3, killConsumers],
+  [4, stopOne],
   [2, async (world) => {
     if (world.disk === undefined) return
     const begun = now()
@@ -107,8 +117,9 @@ const onSqlite: ReadonlyArray<Fault> = [
 ]
 
 const onPostgres: ReadonlyArray<Fault> = [
-  [4, killOne],
-  [3, stopOne],
+  [4, killWriter],
+  [3, killConsumers],
+  [4, stopOne],
   [4, async (world) => {
     world.count("backends terminated", await terminateBackends(world.server!.url, world.chance, 0.3))
   }],
