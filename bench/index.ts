@@ -45,6 +45,9 @@ const server = onBackend("postgres") ? await startPostgres() : undefined
 const file = (name: string) => Path.join(directory, name)
 const postgres = (url: string, schema: string) => PgLedger.layerUrl(Redacted.make(url), { schema })
 
+const peers = args.peers ? await import("./peers.js") : undefined
+const peerVersions = peers?.install()
+
 let stores = 0
 
 const made = async (layer: Layer.Layer<Ledger.Ledger, unknown>) => {
@@ -53,7 +56,7 @@ const made = async (layer: Layer.Layer<Ledger.Ledger, unknown>) => {
   return open
 }
 
-const sqliteBackend = (name: string, durability: "full" | "relaxed"): Backend => {
+const sqliteBackend = (name: string, durability: "full" | "relaxed", others: ReadonlyArray<Side> = []): Backend => {
   const fresh = (open: (path: string) => ReturnType<Side["fresh"]>) => async () => {
     const path = file(`${++stores}.db`)
     const store = await open(path)
@@ -76,7 +79,8 @@ const sqliteBackend = (name: string, durability: "full" | "relaxed"): Backend =>
           await (await made(layer(path))).close()
           return bare.sqlite(path, durability)
         })
-      }
+      },
+      ...others
     ]
   }
 }
@@ -106,7 +110,8 @@ const postgresBackend = (url: string): Backend => {
           await (await made(postgres(url, schema))).close()
           return bare.postgres(url, schema)
         })
-      }
+      },
+      ...peers?.onPostgres(url) ?? []
     ]
   }
 }
@@ -145,7 +150,7 @@ const results: {
   command: ["npm run bench", ...process.argv.length > 2 ? ["--"] : [], ...process.argv.slice(2)].join(" "),
   rounds,
   scale: Number(args.scale),
-  machine: await describe(directory, server?.url),
+  machine: await describe(directory, server?.url, peerVersions),
   rates: [] as Array<Rate>,
   memory: [] as Array<Memory>,
   questions: [] as Array<Question>,
@@ -153,8 +158,8 @@ const results: {
 }
 
 const backends: ReadonlyArray<Backend> = [
-  sqliteBackend("SQLite FULL", "full"),
-  sqliteBackend("SQLite NORMAL", "relaxed"),
+  sqliteBackend("SQLite FULL", "full", peers?.onSqliteFull(file)),
+  sqliteBackend("SQLite NORMAL", "relaxed", peers?.onSqliteNormal(file)),
   ...server === undefined ? [] : [postgresBackend(server.url)],
   { name: "memory", sides: [{ name: "ours", fresh: () => made(MemoryLedger.layer) }] }
 ].filter(({ name }) => onBackend(name))

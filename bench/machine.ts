@@ -19,7 +19,11 @@ export interface Machine {
   readonly flush: Spread
 }
 
-export const describe = async (directory: string, url: string | undefined): Promise<Machine> => {
+export const describe = async (
+  directory: string,
+  url: string | undefined,
+  others: Readonly<Record<string, string>> = {}
+): Promise<Machine> => {
   const db = new Sqlite(":memory:")
   const sqlite = String(db.prepare("SELECT sqlite_version()").pluck().get())
   db.close()
@@ -33,7 +37,8 @@ export const describe = async (directory: string, url: string | undefined): Prom
       Node: process.version,
       ...Object.fromEntries(["effect", "better-sqlite3", "pg"].map((name) => [name, versionOf(name)])),
       SQLite: sqlite,
-      ...server && { Postgres: server["server_version"]! }
+      ...server && { Postgres: server["server_version"]! },
+      ...others
     },
     durability: {
       "SQLite FULL": "journal_mode = WAL, synchronous = FULL",

@@ -17,7 +17,7 @@ export const plot = ({ machine, rates }: Results): Promise<string> => {
   )
   const names = [...new Set(values.map(({ side }) => side))]
   const x = { type: "quantitative", scale: { type: "log" }, title: "events a second, the more the better" } as const
-  const y = { field: "workload", type: "nominal", title: null } as const
+  const y = { field: "workload", type: "nominal", title: null, sort: null } as const
   const color = {
     field: "side",
     type: "nominal",

@@ -37,8 +37,13 @@ export const markdown = (results: Results): string => {
   ].join("\n\n") + "\n"
 }
 
-export const rateLine = ({ backend, ratio, sides, workload }: Rate): string =>
-  `${backend}, ${workload}: ${Object.entries(sides).map(([name, rate]) => `${name} ${spread(rate, 0)}`).join(", ")}` +
+export const rateLine = ({ backend, ratio, sides, without, workload }: Rate): string =>
+  `${backend}, ${workload}: ${
+    [
+      ...Object.entries(sides).map(([name, rate]) => `${name} ${spread(rate, 0)}`),
+      ...Object.entries(without).map(([name, reason]) => `${name} ${reason}`)
+    ].join(", ")
+  }` +
   (ratio === undefined ? "" : `; ratio ${spread(ratio, 2)}`)
 
 const section = <A>(
@@ -49,15 +54,21 @@ const section = <A>(
 
 const ratesOf = (rates: ReadonlyArray<Rate>): string => {
   const names = [...new Set(rates.flatMap(({ sides }) => Object.keys(sides)))]
-  return table(
-    ["backend", "workload", ...names, "ours / driver"],
-    rates.map(({ backend, ratio, sides, workload }) => [
-      backend,
-      workload,
-      ...names.map((name) => spread(sides[name], 0)),
-      spread(ratio, 2)
-    ])
+  const reasons = rates.flatMap(({ backend, without, workload }) =>
+    Object.entries(without).map(([name, reason]) => [name, backend, workload, reason])
   )
+  return [
+    table(
+      ["backend", "workload", ...names, "ours / driver"],
+      rates.map(({ backend, ratio, sides, workload }) => [
+        backend,
+        workload,
+        ...names.map((name) => spread(sides[name], 0)),
+        spread(ratio, 2)
+      ])
+    ),
+    ...reasons.length === 0 ? [] : [table(["without a figure", "backend", "workload", "because"], reasons)]
+  ].join("\n\n")
 }
 
 const memoryOf = (memory: ReadonlyArray<Memory>): string =>
