@@ -174,7 +174,7 @@ for (const backend of backends) {
 }
 
 if (wanted("W4") || wanted("W6")) {
-  const sizes = [100_000, 1_000_000, ...wanted("W6") ? [Number(args.events)] : []]
+  const sizes = [...new Set([100_000, 1_000_000, ...wanted("W6") ? [Number(args.events)] : []])]
   const taken = [
     ...onBackend("sqlite")
       ? [
@@ -203,7 +203,9 @@ if (wanted("W4") || wanted("W6")) {
   results.memory.push(...taken.flatMap(({ memory }) => memory))
   results.questions.push(...taken.flatMap(({ questions }) => questions))
 }
-if (wanted("W8")) results.latencies.push(...await latencies(Math.round(500 * results.scale), file, server?.url))
+if (wanted("W8")) {
+  results.latencies.push(...await latencies(Math.max(20, Math.round(500 * results.scale)), file, server?.url))
+}
 
 await server?.stop()
 Fs.rmSync(directory, { recursive: true, force: true })
