@@ -41,6 +41,9 @@ const onBackend = (name: string) => args.backend === undefined || name.toLowerCa
 const isWhole = only === undefined && args.backend === undefined
 
 const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-bench-"))
+// also where it fails or is ended: what is in there is large
+process.on("exit", () => Fs.rmSync(directory, { recursive: true, force: true }))
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1))
 const server = onBackend("postgres") ? await startPostgres() : undefined
 const file = (name: string) => Path.join(directory, name)
 const postgres = (url: string, schema: string) => PgLedger.layerUrl(Redacted.make(url), { schema })
@@ -208,7 +211,6 @@ if (wanted("W8")) {
 }
 
 await server?.stop()
-Fs.rmSync(directory, { recursive: true, force: true })
 
 const text = markdown(results)
 if (!isWhole) console.log(`\n${text}`)
