@@ -1,51 +1,104 @@
-/**
- * From an append to a subscriber, in this process and in another: milliseconds from the call and from its
- * acknowledgement, half of the events within p50 and 99 of 100 within p99. Events come one by one, with a pause between
- * them. `npx tsx bench/latency.ts [COUNT]`.
- */
-import { Duration, Effect, type Layer, ManagedRuntime, Redacted, Stream } from "effect"
-import { spawn } from "node:child_process"
-import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
-import { Event, Ledger, LedgerConfig, MemoryLedger } from "../src/index.js"
-import { startPostgres } from "../test/support/postgres.js"
+/** W8, from an append to a subscriber, in this process and in another. Events come one by one, with a pause between. */
+import { Duration, Effect, type Layer, ManagedRuntime, Redacted } from "effect"
+import { Event, Ledger, MemoryLedger } from "../src/index.js"
+import * as PgLedger from "../src/PgLedger.js"
+import * as SqliteLedger from "../src/SqliteLedger.js"
+import { start } from "./process.js"
+import { now, seenBy } from "./subscriber.js"
 
-/** Monotonic, and the same for all processes. */
-const now = (): number => Number(process.hrtime.bigint()) / 1e6
-
-const seenBy = (count: number, see: (offset: number, at: number) => void) =>
-  Ledger.follow().pipe(
-    Stream.takeUntil((one) => one._tag === "CaughtUp" && one.head >= count),
-    Stream.runForEach((one) =>
-      Effect.sync(() => {
-        if (one._tag === "Recorded") see(one.event.offset, now())
-        else if (one._tag === "CaughtUp") see(0, 0)
-      })
-    )
-  )
-
-const [first = "500", url] = process.argv.slice(2)
-const count = Number(first)
-const pause = Duration.millis(7)
-
-if (url !== undefined) {
-  // the other process
-  await Effect.runPromise(
-    seenBy(count, (offset, at) => void process.stdout.write(`${offset} ${at}\n`)).pipe(
-      Effect.provide(LedgerConfig.layerUrl(Redacted.make(url)))
-    )
-  )
-  process.exit(0)
+/** Milliseconds from an append's call, and from its acknowledgement, until a subscriber has the event. */
+export interface Latency {
+  readonly subscriber: string
+  readonly fromCall: Quantiles
+  readonly fromAcknowledgement: Quantiles
 }
 
+interface Quantiles {
+  readonly p50: number
+  readonly p99: number
+}
+
+const pause = Duration.millis(7)
+
+/** So many events to each subscriber; without a URL there is no Postgres. */
+export const latencies = async (
+  count: number,
+  file: (name: string) => string,
+  url: string | undefined
+): Promise<ReadonlyArray<Latency>> => {
+  const memory = await within("memory, same process", count, MemoryLedger.layer)
+  const near = await within("SQLite, same process", count, SqliteLedger.layerFile(file("within.db")))
+  const across = file("across.db")
+  const far = await beyond("SQLite, another process", count, SqliteLedger.layerFile(across), across, undefined)
+  if (url === undefined) return [memory, near, far]
+  const layer = (schema: string) => PgLedger.layerUrl(Redacted.make(url), { schema })
+  return [
+    memory,
+    near,
+    far,
+    await within("Postgres, same process", count, layer("within")),
+    await beyond("Postgres, another process", count, layer("across"), url, "across")
+  ]
+}
+
+type AnyLedger = Layer.Layer<Ledger.Ledger, unknown>
+
+const within = async (subscriber: string, count: number, layer: AnyLedger): Promise<Latency> => {
+  const taken = times()
+  await Effect.runPromise(
+    Effect.gen(function*() {
+      const ready = yield* Effect.makeLatch()
+      const reading = yield* Effect.fork(
+        seenBy(count, (offset, at) => offset === 0 ? ready.unsafeOpen() : taken.seen[offset] = at)
+      )
+      yield* ready.await
+      yield* appendAll(count, taken)
+      yield* reading
+    }).pipe(Effect.provide(layer))
+  )
+  return latency(subscriber, taken)
+}
+
+const beyond = async (
+  subscriber: string,
+  count: number,
+  layer: AnyLedger,
+  url: string,
+  schema: string | undefined
+): Promise<Latency> => {
+  const runtime = ManagedRuntime.make(layer)
+  await runtime.runPromise(Ledger.latestOffset)
+  const taken = times()
+  const child = await start({ task: "subscribe", side: "ours", url, schema, count })
+  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()))
+  let rest = ""
+  await new Promise<void>((ready) =>
+    child.stdout?.on("data", (chunk) => {
+      const lines = (rest + String(chunk)).split("\n")
+      rest = lines.pop() ?? ""
+      for (const line of lines) {
+        const [offset, at] = line.split(" ").map(Number)
+        if (offset === 0) ready()
+        else taken.seen[offset!] = at!
+      }
+    })
+  )
+  await runtime.runPromise(appendAll(count, taken))
+  await ended
+  await runtime.dispose()
+  return latency(subscriber, taken)
+}
+
+/** By offset. */
 interface Times {
   readonly called: Array<number>
   readonly acknowledged: Array<number>
   readonly seen: Array<number>
 }
 
-const appendAll = (times: Times) =>
+const times = (): Times => ({ called: [], acknowledged: [], seen: [] })
+
+const appendAll = (count: number, { acknowledged, called }: Times) =>
   Effect.forEach(
     Array.from({ length: count }, (_, turn) => turn),
     (turn) =>
@@ -58,85 +111,20 @@ const appendAll = (times: Times) =>
           payload: { turn }
         })
         yield* Effect.sleep(pause)
-        const called = now()
+        const before = now()
         const { offset } = yield* Ledger.append(event)
-        times.called[offset] = called
-        times.acknowledged[offset] = now()
+        called[offset] = before
+        acknowledged[offset] = now()
       }),
     { discard: true }
   )
 
-const quantile = (from: ReadonlyArray<number>, to: ReadonlyArray<number>, part: number): string => {
-  const all = Array.from({ length: count }, (_, n) => Math.max(0, (to[n + 1] ?? NaN) - (from[n + 1] ?? NaN))).sort((
-    a,
-    b
-  ) => a - b)
-  return (all[Math.min(all.length - 1, Math.floor(all.length * part))] ?? NaN).toFixed(2)
+const latency = (subscriber: string, { acknowledged, called, seen }: Times): Latency => {
+  const quantiles = (from: ReadonlyArray<number>): Quantiles => {
+    // a subscriber may be told before the writer is
+    const all = seen.flatMap((at, offset) => [Math.max(0, at - from[offset]!)]).sort((a, b) => a - b)
+    const at = (part: number) => all[Math.floor(all.length * part)]!
+    return { p50: at(0.5), p99: at(0.99) }
+  }
+  return { subscriber, fromCall: quantiles(called), fromAcknowledgement: quantiles(acknowledged) }
 }
-
-const print = (name: string, { acknowledged, called, seen }: Times): void =>
-  console.log(
-    `| ${name} | ${quantile(called, seen, 0.5)} | ${quantile(called, seen, 0.99)} | ${
-      quantile(acknowledged, seen, 0.5)
-    } | ${quantile(acknowledged, seen, 0.99)} |`
-  )
-
-const times = (): Times => ({ called: [], acknowledged: [], seen: [] })
-
-const within = async (name: string, layer: Layer.Layer<Ledger.Ledger, unknown>): Promise<void> => {
-  const taken = times()
-  await Effect.runPromise(
-    Effect.gen(function*() {
-      const ready = yield* Effect.makeLatch()
-      const reading = yield* Effect.fork(
-        seenBy(count, (offset, at) => offset === 0 ? ready.unsafeOpen() : taken.seen[offset] = at)
-      )
-      yield* ready.await
-      yield* appendAll(taken)
-      yield* reading
-    }).pipe(Effect.provide(layer))
-  )
-  print(name, taken)
-}
-
-const across = async (name: string, url: string): Promise<void> => {
-  const runtime: ManagedRuntime.ManagedRuntime<Ledger.Ledger, unknown> = ManagedRuntime.make(
-    LedgerConfig.layerUrl(Redacted.make(url))
-  )
-  await runtime.runPromise(Ledger.latestOffset)
-  const taken = times()
-  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, first, url], {
-    stdio: ["ignore", "pipe", "inherit"]
-  })
-  let rest = ""
-  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()))
-  await new Promise<void>((ready) =>
-    child.stdout.on("data", (chunk) => {
-      const lines = (rest + String(chunk)).split("\n")
-      rest = lines.pop() ?? ""
-      for (const line of lines) {
-        const [offset, at] = line.split(" ").map(Number)
-        if (offset === 0) ready()
-        else taken.seen[offset!] = at!
-      }
-    })
-  )
-  await runtime.runPromise(appendAll(taken))
-  await ended
-  await runtime.dispose()
-  print(name, taken)
-}
-
-const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-latency-"))
-const file = (name: string) => Path.join(directory, name)
-const server = await startPostgres()
-console.log(
-  "| subscriber | from the call, p50 | p99 | from its acknowledgement, p50 | p99 |\n|---|---:|---:|---:|---:|"
-)
-await within("memory, same process", MemoryLedger.layer)
-await within("SQLite, same process", LedgerConfig.layerUrl(Redacted.make(file("within.db"))))
-await across("SQLite, another process", file("across.db"))
-await within("Postgres, same process", LedgerConfig.layerUrl(Redacted.make(server.url), { schema: "within" }))
-await across("Postgres, another process", server.url)
-await server.stop()
-Fs.rmSync(directory, { recursive: true })

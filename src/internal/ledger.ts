@@ -110,7 +110,7 @@ export const make = Effect.fnUntraced(function*(
       // another read may have gone on, or found it wrong, meanwhile
       if (suffix.end() === end) {
         if (suffix.continues(page)) {
-          suffix.keep(incarnation, rows, decodeAll(rows, unlimited, end + 1, 1).events.length)
+          suffix.keep(incarnation, head, rows, decodeAll(rows, unlimited, end + 1, 1).events.length)
         } else suffix.drop()
       }
       const expected = state.incarnation ?? checked.cursor.incarnation ?? incarnation
@@ -147,7 +147,7 @@ export const make = Effect.fnUntraced(function*(
       const dense = checked.filters.length === 0 ? (checked.backward ? through : state.after + 1) : undefined
       const decoded = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
       const { events } = decoded
-      if (keep) suffix.keep(incarnation, rows, events.length)
+      if (keep) suffix.keep(incarnation, head, rows, events.length)
       const left = state.left - events.length
       const whole = checked.backward ? through - (next ?? state.after + 1) + 1 : (next ?? through) - state.after
       const failure = dense !== undefined && decoded.failure === undefined && left > 0 && events.length < whole

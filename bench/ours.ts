@@ -1,0 +1,31 @@
+/** This library, as a side. */
+import { Effect, type Layer, ManagedRuntime, Stream } from "effect"
+import type { Event } from "../src/index.js"
+import { Ledger } from "../src/index.js"
+import type { Whole } from "./side.js"
+
+export const ours = (layer: Layer.Layer<Ledger.Ledger, unknown>): Whole => {
+  const runtime: ManagedRuntime.ManagedRuntime<Ledger.Ledger, unknown> = ManagedRuntime.make(layer)
+  const together = (events: ReadonlyArray<Event.Event>, concurrency: number) =>
+    runtime.runPromise(
+      Effect.flatMap(Ledger.Ledger, (ledger) => Effect.forEach(events, ledger.append, { discard: true, concurrency }))
+    )
+  const single = (events: ReadonlyArray<Event.Event>) => together(events, 1)
+  const batch = (events: ReadonlyArray<Event.Event>) => runtime.runPromise(Ledger.appendAll(events))
+  return {
+    single,
+    together,
+    batch,
+    again: { single, batch },
+    readAll: async () => {
+      let count = 0
+      await runtime.runPromise(
+        Stream.runForEachChunk(Ledger.tail(0), (chunk) => Effect.sync(() => void (count += chunk.length)))
+      )
+      return count
+    },
+    readRun: async (runId) => (await runtime.runPromise(Ledger.eventsForRun(runId))).length,
+    latestOffset: () => runtime.runPromise(Ledger.latestOffset),
+    close: () => runtime.dispose()
+  }
+}
