@@ -109,13 +109,13 @@ describe("SQLite set-up", () => {
     (what) =>
       Effect.gen(function*() {
         const statement = what === "read" ? Ledger.latestOffset : append
-        let rung = false
+        const bell = { rung: false }
         setTimeout(() => {
-          rung = true
+          bell.rung = true
         }, 30)
         const begun = performance.now()
-        while (!rung && performance.now() - begun < 1000) yield* statement
-        assert.isTrue(rung)
+        while (!bell.rung && performance.now() - begun < 1000) yield* statement
+        assert.isTrue(bell.rung)
       }).pipe(Effect.provide(Layer.unwrapScoped(Effect.map(file, (path) => SqliteLedger.layerFile(path)))))
   )
 
