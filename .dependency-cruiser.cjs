@@ -9,7 +9,7 @@ const DRIVERS = [
 ]
 const SQL_FILES = [
   "^src/(Sqlite|Pg)Ledger[.]ts$",
-  "^src/internal/(transaction|sqlError|sqlStore|sqliteStore|pgStore|pgListen|ancestorSqlite|ancestorPg)[.]ts$",
+  "^src/internal/(transaction|sqlError|sqlStore|sqliteDatabase|sqliteStore|pgStore|pgListen|ancestorSqlite|ancestorPg)[.]ts$",
   "^src/internal/migrations/"
 ]
 

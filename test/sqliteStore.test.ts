@@ -2,7 +2,7 @@
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { assert, describe, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
-import { Context, Effect, Exit, Fiber, Layer } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -118,6 +118,38 @@ describe("SQLite set-up", () => {
         assert.isTrue(bell.rung)
       }).pipe(Effect.provide(Layer.unwrapScoped(Effect.map(file, (path) => SqliteLedger.layerFile(path)))))
   )
+
+  it.scopedLive("what the program does on the client of the Layer is not disturbed by appends beside it", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqliteClient.SqliteClient
+      yield* sql`CREATE TABLE notes (text TEXT)`
+      const order: Array<string> = []
+      const noted = (what: string) => Effect.sync(() => order.push(what))
+      // it has read before it writes: another's commit in between would make its snapshot too old
+      const transaction = sql.withTransaction(Effect.gen(function*() {
+        yield* sql`SELECT count(*) FROM notes`
+        yield* Effect.sleep("50 millis")
+        yield* sql`INSERT INTO notes VALUES ('mine')`
+        yield* noted("transaction")
+      }))
+      const beside = Effect.zipRight(Effect.sleep("10 millis"), Effect.zipRight(append, noted("append")))
+      yield* Effect.all([transaction, beside], { concurrency: 2 })
+      assert.deepStrictEqual(order, ["transaction", "append"])
+
+      // a large batch lets the program breathe, and holds the write lock meanwhile
+      const batch = yield* Effect.all(Array.from({ length: 3000 }, () => event))
+      let notes = 0
+      const writer = yield* Effect.fork(
+        Effect.forever(Effect.zipRight(
+          Effect.tap(sql`INSERT INTO notes VALUES ('more')`, () => Effect.sync(() => notes++)),
+          Effect.sleep("1 millis")
+        ))
+      )
+      const [took] = yield* Effect.timed(Ledger.appendAll(batch))
+      assert.isBelow(Duration.toSeconds(took), 4)
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(writer)))
+      assert.isAbove(notes, 0)
+    }).pipe(Effect.provide(Layer.unwrapScoped(Effect.map(file, (path) => SqliteLedger.layerFile(path))))))
 
   it.scopedLive("is durable unless told otherwise, and raises but never lowers the caller's client", () =>
     Effect.gen(function*() {

@@ -1,14 +1,10 @@
 /** The store in SQLite. */
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { SqlClient } from "@effect/sql/SqlClient"
-import type { Connection } from "@effect/sql/SqlConnection"
-import { SqlError } from "@effect/sql/SqlError"
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -42,7 +38,7 @@ import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { driverError, reasonOf, toStoreError } from "./sqlError.js"
-import { type Driver, openDriver, type Statement as DriverStatement } from "./sqliteDriver.js"
+import { breathe, ClientDatabase, type Database, drive, driverBusyTimeout, openDatabase } from "./sqliteDatabase.js"
 import { offThread } from "./sqliteThread.js"
 import {
   badName,
@@ -96,6 +92,7 @@ const open = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Context.Context<LedgerStore | ConsumerStore>, SetupError | StoreError, Scope.Scope> {
   const names = makeNames(options.prefix)
   if (names === undefined) return yield* new StoreFailure({ method: "setup", cause: new Error(badName) })
+  const isFree = options.file === undefined ? undefined : watch(client)
   const connection = yield* client.reserve.pipe(
     Effect.scoped,
     Effect.mapError((error) => toStoreError("setup", error, false))
@@ -118,7 +115,8 @@ const open = Effect.fnUntraced(function*(
   /** Runs synchronous work, in the caller's transaction or outside of all of them. */
   const exclusively = <A>(
     method: string,
-    work: (db: Database, joined: boolean) => Generator<void, A>
+    work: (db: Database, joined: boolean) => Generator<void, A>,
+    pauses = false
   ): Effect.Effect<A, StoreError> =>
     Effect.flatMap(connections.joined, (joined) => {
       const toError = (error: unknown) => toStoreError(method, error, joined !== undefined)
@@ -136,13 +134,15 @@ const open = Effect.fnUntraced(function*(
         ),
         toError
       ))
-      // whoever holds the lock may be a transaction of this program's own: there is a queue for that
       return Effect.zipRight(
         breathe,
-        ours === undefined ? reserved : Effect.catchIf(
-          Effect.mapError(ours.door.through(() => work(ours.db, false)), toError),
-          isBusy,
-          () => reserved
+        Effect.suspend(() =>
+          // a transaction of this program's own that has read could not write any more, nor could one write beside a pause
+          ours === undefined || pauses || isFree?.() !== true ? reserved : Effect.catchIf(
+            Effect.mapError(ours.door.through(() => work(ours.db, false)), toError),
+            isBusy,
+            () => reserved
+          )
         )
       )
     })
@@ -183,7 +183,7 @@ const open = Effect.fnUntraced(function*(
           return outcome === undefined
             ? yield* transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups, recent))
             : [{ _tag: "Written", outcomes: [outcome] }]
-        }),
+        }, groups.some(({ rows }) => rows.length >= breatheRows)),
         stillThere
       ),
     page: (request) =>
@@ -283,6 +283,20 @@ const open = Effect.fnUntraced(function*(
   )
 })
 
+/** Answers whether nobody has the client's connection, nor waits for it. The client is our own. */
+const watch = (client: SqlClient): () => boolean => {
+  let users = 0
+  const enter = Effect.sync(() => void users++)
+  const leave = () => Effect.sync(() => void users--)
+  const { reserve, withTransaction } = client
+  Object.assign(client, {
+    reserve: Effect.zipRight(Effect.acquireRelease(enter, leave), reserve),
+    withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.acquireUseRelease(enter, () => withTransaction(effect), leave)
+  })
+  return () => users === 0
+}
+
 const attempt = <A>(method: string, body: () => A): Effect.Effect<A, StoreError> =>
   Effect.try({ try: body, catch: (error) => toStoreError(method, error, false) })
 
@@ -302,188 +316,6 @@ const dialect: Dialect = {
   oneOf: (column, placeholder) => `${column} IN (SELECT value FROM json_each(${placeholder}))`,
   list: (members) => JSON.stringify(members)
 }
-
-/**
- * A connection, synchronously: the driver works on this thread, so a transaction that runs in one go lets no other
- * fiber's statement in between.
- */
-interface Database {
-  readonly run: (text: string, params?: ReadonlyArray<unknown>) => void
-  readonly values: (text: string, params?: ReadonlyArray<unknown>) => ReadonlyArray<StoredRow>
-  /** Runs what may meet another process's lock. SQLite waits for it on this thread: the rest of the wait is ours. */
-  readonly briefly: <A>(work: () => A) => A
-}
-
-/** The client's. `busyTimeout` is the connection's setting, where it is known. */
-class ClientDatabase implements Database {
-  constructor(private readonly connection: Connection, private readonly busyTimeout: number | undefined) {}
-  run(text: string, params: ReadonlyArray<unknown> = []): void {
-    now(this.connection, text, (text) => this.connection.executeRaw(text, params))
-  }
-  values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
-    return now(this.connection, text, (text) => this.connection.executeValues(text, params))
-  }
-  briefly<A>(work: () => A): A {
-    const before = this.busyTimeout ?? Number(this.values("PRAGMA busy_timeout")[0]?.[0])
-    this.run(`PRAGMA busy_timeout = ${blockingMillis}`)
-    try {
-      return work()
-    } finally {
-      this.run(`PRAGMA busy_timeout = ${before}`)
-    }
-  }
-}
-
-/** One of our own. It waits for no lock unless it is `patient`, which costs two statements. */
-class DriverDatabase implements Database {
-  constructor(
-    private readonly driver: Driver,
-    private readonly statements: Map<string, DriverStatement>,
-    private readonly patient: boolean
-  ) {}
-  run(text: string, params: ReadonlyArray<unknown> = []): void {
-    this.values(text, params)
-  }
-  values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
-    let statement = this.statements.get(text)
-    if (statement === undefined) {
-      statement = this.driver.prepare(text)
-      if (statement.reader) statement.raw()
-      if (this.statements.size >= preparedStatements) this.statements.clear()
-      this.statements.set(text, statement)
-    }
-    if (statement.reader) return statement.all(params)
-    statement.run(params)
-    return []
-  }
-  briefly<A>(work: () => A): A {
-    if (!this.patient) return work()
-    this.run(`PRAGMA busy_timeout = ${blockingMillis}`)
-    try {
-      return work()
-    } finally {
-      this.run("PRAGMA busy_timeout = 0")
-    }
-  }
-}
-
-const preparedStatements = 200
-
-/** `undefined`: the driver cannot be found, as in a program that is one file. */
-const openDatabase = (file: string) =>
-  Effect.map(
-    Effect.acquireRelease(
-      attempt("open", () => openDriver(file)),
-      (driver) => Effect.sync(() => driver?.close())
-    ),
-    (driver) => {
-      if (driver === undefined) return undefined
-      const statements = new Map<string, DriverStatement>()
-      return {
-        db: new DriverDatabase(driver, statements, false),
-        patient: new DriverDatabase(driver, statements, true),
-        door: new Door()
-      }
-    }
-  )
-
-/** Closed while somebody is in the middle of something on a connection. */
-class Door {
-  private waiting: Array<() => void> | undefined
-
-  open<A>(work: () => A): Effect.Effect<A, unknown> {
-    return Effect.suspend(() => {
-      if (this.waiting !== undefined) return Effect.zipRight(this.wait, this.open(work))
-      try {
-        return Effect.succeed(work())
-      } catch (error) {
-        return Effect.fail(error)
-      }
-    })
-  }
-
-  through<A>(work: () => Generator<void, A>): Effect.Effect<A, unknown> {
-    return Effect.uninterruptibleMask((restore) => {
-      if (this.waiting !== undefined) return Effect.zipRight(restore(this.wait), this.through(work))
-      const run = work()
-      try {
-        const step = run.next()
-        if (step.done === true) return Effect.succeed(step.value)
-      } catch (error) {
-        return Effect.fail(error)
-      }
-      const waiting: Array<() => void> = []
-      this.waiting = waiting
-      return Effect.ensuring(
-        Effect.zipRight(turn, drive(run)),
-        Effect.sync(() => {
-          this.waiting = undefined
-          for (const proceed of waiting) proceed()
-        })
-      )
-    })
-  }
-
-  private readonly wait = Effect.async<void>((resume) => {
-    if (this.waiting === undefined) resume(Effect.void)
-    else this.waiting.push(() => resume(Effect.void))
-  })
-}
-
-const now = <A>(connection: Connection, text: string, execute: (text: string) => Effect.Effect<A, SqlError>): A => {
-  const failures = unprepared.get(connection)?.get(text)
-  const exit = Effect.runSyncExit(execute(failures === undefined ? text : `${text} -- ${failures}`))
-  if (Exit.isSuccess(exit)) return exit.value
-  const error = Cause.squash(exit.cause)
-  if (error instanceof SqlError && error.message.startsWith("Failed to prepare")) {
-    const texts = unprepared.get(connection) ?? new Map<string, number>()
-    unprepared.set(connection, texts.set(text, (failures ?? 0) + 1))
-  }
-  throw error
-}
-
-/**
- * The client keeps a failure to prepare a statement, a lock in the way for example, as it keeps the statement, and
- * answers it for ten minutes: the next attempt is under another text.
- */
-const unprepared = new WeakMap<Connection, Map<string, number>>()
-
-/** Runs the work to its end and lets the program breathe wherever it yields. */
-const drive = <A>(work: Generator<void, A>): Effect.Effect<A, unknown> =>
-  Effect.suspend(() => {
-    try {
-      const step = work.next()
-      return step.done === true ? Effect.succeed(step.value) : Effect.zipRight(turn, drive(work))
-    } catch (error) {
-      return Effect.fail(error)
-    }
-  })
-
-/** A turn of the event loop, which all wait for who want one meanwhile. */
-const turn = Effect.async<void>((resume) => {
-  if (turning === undefined) {
-    const waiting = turning = [] as Array<() => void>
-    setImmediate(() => {
-      turning = undefined
-      turned = performance.now()
-      for (const proceed of waiting) proceed()
-    })
-  }
-  turning.push(() => resume(Effect.void))
-})
-
-let turning: Array<() => void> | undefined
-let turned = performance.now()
-
-/**
- * The driver answers at once, and a program that always has something to ask it would hold up its own sockets: now and
- * then a statement waits for a turn of the event loop.
- */
-const breathe = Effect.suspend(() =>
-  turning === undefined && performance.now() - turned < breatheMillis ? Effect.void : turn
-)
-
-const breatheMillis = 20
 
 const busySchedule = (timeout: Duration.DurationInput) =>
   Schedule.exponential("1 millis", 1.5).pipe(
@@ -507,12 +339,6 @@ const changeCount = (db: Database): string => {
 
 /** How often to look for what other processes, and transactions of the caller, have committed. */
 const changesMillis = 20
-
-/** What the driver sets when it opens a file. */
-const driverBusyTimeout = 5000
-
-/** How long SQLite itself may wait for a lock, on the event loop's thread. */
-const blockingMillis = 5
 
 function* transact<A>(
   db: Database,
