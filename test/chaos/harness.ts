@@ -214,7 +214,9 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
     const log = (await query(server, file, selectLog)).map(recordedOf)
     progress(`${log.length} events; subscribers and consumers come to the end`)
     for (const reader of [...subscribers, ...consumers]) reader.send(`until ${log.length}`)
-    failures.push(...await all("see the whole log", [...subscribers, ...consumers]))
+    // a consumer that was never left in peace may have most of it before it
+    const patience = 30_000 + 5 * log.length
+    failures.push(...await all("see the whole log", [...subscribers, ...consumers], patience))
     for (const read of readers) read()
     for (const mortal of [...writers, ...consumers]) mortal.hasBegun()
     const rows = consumers.length === 0 ? [] : await query(server, file, selectHandled)
@@ -322,8 +324,8 @@ const longest = (waits: ReadonlyArray<readonly [number, number]>): number =>
   Math.round(waits.reduce((most, [, wait]) => Math.max(most, wait), 0) / 1000)
 
 /** Waits until they have ended by themselves, and tells of those that have not, or not well. */
-const all = async (what: string, members: ReadonlyArray<Member>): Promise<ReadonlyArray<string>> => {
-  await until(what, 30_000, () => members.every((member) => member.ended() !== undefined)).catch(() => {})
+const all = async (what: string, members: ReadonlyArray<Member>, millis = 30_000): Promise<ReadonlyArray<string>> => {
+  await until(what, millis, () => members.every((member) => member.ended() !== undefined)).catch(() => {})
   return members.filter((member) => member.ended() !== "0").map((member) =>
     `${member.name} did not ${what}: it ${
       member.ended() === undefined ? "still runs" : `ended with ${member.ended()}`
