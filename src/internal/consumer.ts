@@ -363,13 +363,22 @@ const retrying = <A, E, E2, R, R2>(
   { retry }: Work<E, R>,
   effect: Effect.Effect<A, HandlerFailed<E> | E2, R2>
 ): Effect.Effect<A, HandlerFailed<E> | E2, R | R2> =>
-  retry === undefined ? effect : Effect.retry(effect, {
-    while: (error) => isHandlerFailed<E>(error) && Option.isSome(Cause.failureOption(error.cause)),
-    schedule: Schedule.mapInput(
-      retry,
-      (error: HandlerFailed<E> | E2) => Option.getOrThrow(Cause.failureOption((error as HandlerFailed<E>).cause))
-    )
-  })
+  retry === undefined ? effect : Effect.flatten(Effect.mapError(
+    Effect.retry(
+      // a schedule is asked about every error, also about one that is not to be tried again
+      Effect.catchAll(
+        Effect.map(effect, (answer): Effect.Effect<A, HandlerFailed<E> | E2> => Effect.succeed(answer)),
+        (error) => {
+          const failure = isHandlerFailed<E>(error) ? Cause.failureOption(error.cause) : Option.none()
+          return Option.isSome(failure)
+            ? Effect.fail({ error, failure: failure.value })
+            : Effect.succeed(Effect.fail(error))
+        }
+      ),
+      Schedule.mapInput(retry, ({ failure }: { readonly failure: E }) => failure)
+    ),
+    ({ error }) => error
+  ))
 
 const reasonOf = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).replaceAll("\0", "").slice(0, 2000)
 

@@ -121,6 +121,20 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           expect(yield* inContext(handle, Consumer.deadLetters("reader"))).toMatchObject([{ offset: 3 }])
         }))
 
+      it.scopedLive("a handler that dies is not tried again, and what it died of is told", () =>
+        Effect.gen(function*() {
+          const handle = yield* open(consumers())
+          yield* handle.ledger.append(event("one"))
+          let calls = 0
+          const { fiber } = yield* consume(handle, {
+            delivery,
+            retry: Schedule.recurs(3),
+            handler: () => Effect.zipRight(Effect.sync(() => calls++), Effect.dieMessage("out of luck"))
+          })
+          expect(Cause.pretty(yield* failure(Effect.sandbox(Fiber.join(fiber))))).toContain("out of luck")
+          expect(calls).toBe(1)
+        }))
+
       it.scopedLive("dead letters are recorded, passed over, and handled later", () =>
         Effect.gen(function*() {
           const handle = yield* open(consumers())
