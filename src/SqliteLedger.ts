@@ -58,7 +58,8 @@ export const layer = (
 
 /**
  * A ledger in a file, which is created (with its folders) or reopened; `:memory:` lives as long as the Layer. The client
- * is part of the Layer, so that the program's own tables can stand beside the ledger's, in one transaction.
+ * is part of the Layer, so that the program's own tables can stand beside the ledger's, in one transaction. Outside of
+ * its transactions the ledger has a connection of its own: what is set with PRAGMA on the client is not set for that.
  *
  * @example
  * ```ts
