@@ -75,7 +75,7 @@ export const make = (maxBytes: number): Suffix => {
       base += from
     },
     slice: (after, through) =>
-      kept.slice(after - base, through - base).map((one) =>
+      kept.slice(after - base, Math.max(after, through) - base).map((one) =>
         eventOf(one.row, copy(one.payload ??= JSON.parse(one.row[6] as string) as JsonObject) as JsonObject)
       ),
     drop
