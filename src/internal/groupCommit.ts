@@ -8,9 +8,10 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Runtime from "effect/Runtime"
 import { defaultScheduler } from "effect/Scheduler"
@@ -49,6 +50,8 @@ type Written = Exit.Exit<ReadonlyArray<GroupResult>, StoreError>
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<GroupCommit, never, Scope.Scope> {
   // writes belong to no caller: whatever transaction or span their starter is in stays outside
   const run = Runtime.runFork(Runtime.updateContext(yield* Effect.runtime(), () => Context.empty()))
+  const clock = yield* Effect.clock
+  const patience = Duration.toMillis(options.timeout)
   let queue: Array<Entry> = []
   let queuedEvents = 0
   let held: Array<() => void> = []
@@ -56,6 +59,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   let writing = false
   let closed = false
   let whenIdle: (() => void) | undefined
+  let underWay: { readonly since: bigint; readonly abandon: () => void } | undefined
+  let watchdog: Fiber.RuntimeFiber<void> | undefined
 
   const take = (): ReadonlyArray<Entry> => {
     const batch: Array<Entry> = []
@@ -99,19 +104,29 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     ))
     const finished = fiber.unsafePoll()
     if (finished !== null) return done(finished)
-    let waiting = true
     const first = (exit: Written): void => {
-      if (waiting) done(exit)
-      waiting = false
+      if (underWay !== own) return
+      underWay = undefined
+      done(exit)
     }
-    // a write that takes too long is left behind, as nobody can know whether it will still happen
-    const timer = run(Effect.sleep(options.timeout))
-    timer.addObserver((exit) => {
-      if (Exit.isSuccess(exit)) first(Exit.fail(unknownOutcome()))
-    })
-    fiber.addObserver((exit) => {
-      timer.unsafeInterruptAsFork(FiberId.none)
-      first(exit)
+    const own = { since: clock.unsafeCurrentTimeNanos(), abandon: () => first(Exit.fail(unknownOutcome())) }
+    underWay = own
+    if (watchdog === undefined) watch(patience)
+    fiber.addObserver(first)
+  }
+
+  /**
+   * A write that takes too long is left behind, as nobody can know whether it will still happen. One timer looks after
+   * all writes, as one for each would cost a tenth of an append; it stays while there are writes.
+   */
+  const watch = (millis: number): void => {
+    watchdog = run(Effect.sleep(millis))
+    watchdog.addObserver((exit) => {
+      watchdog = undefined
+      if (underWay === undefined || !Exit.isSuccess(exit)) return
+      const left = patience - Number(clock.unsafeCurrentTimeNanos() - underWay.since) / 1e6
+      if (left > 0) watch(left)
+      else underWay.abandon()
     })
   }
 
@@ -165,6 +180,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       Effect.timeoutOption(options.timeout),
       Effect.zipRight(Effect.sync(() => {
         for (const entry of queue) settle(entry, Exit.fail(closedError()))
+        if (underWay === undefined) watchdog?.unsafeInterruptAsFork(FiberId.none)
       }))
     )
   )

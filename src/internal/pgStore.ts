@@ -6,6 +6,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
@@ -64,6 +65,13 @@ export interface Options {
   /** Whether statements are prepared, which a pooler of transactions does not bear. */
   readonly prepared: boolean
 }
+
+/** Milliseconds from a notification to the next. */
+const notifyPause = 2
+
+// by the real clock, also where a program tests with another
+const pause = (millis: number): Effect.Effect<void> =>
+  millis <= 0 ? Effect.void : Effect.async((resume) => void setTimeout(() => resume(Effect.void), millis))
 
 /** A statement that returns rows. */
 type Execute = (text: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<StoredRow>, unknown>
@@ -137,23 +145,36 @@ export const make = Effect.fnUntraced(function*(
     )
 
   const channel = `effect_ledger_${createHash("md5").update(names.events).digest("hex")}`
-  let notifying = false
+  let notifier: Fiber.RuntimeFiber<void> | undefined
   let again = false
-  // after the commit and beside the next one: a server commits transactions that notify one at a time. One that is on
-  // its way speaks for all that come before it is sent
+  let notified = 0
+  // the first goes at once; the next waits, and speaks for all that come before it is sent
+  const notifyNext: Effect.Effect<void> = Effect.suspend(() => pause(notified + notifyPause - performance.now())).pipe(
+    Effect.zipRight(Effect.suspend(() => {
+      again = false
+      notified = performance.now()
+      return execute(sql.notify, [channel])
+    })),
+    Effect.ignore,
+    Effect.zipRight(Effect.suspend(() => {
+      if (again) return notifyNext
+      notifier = undefined
+      return Effect.void
+    }))
+  )
+  // after the commit and beside the next one: a server commits transactions that notify one at a time
   const notify: Effect.Effect<void> = Effect.suspend(() => {
-    again = notifying
-    if (notifying) return Effect.void
-    notifying = true
-    return execute(sql.notify, [channel]).pipe(
-      Effect.ignore,
-      Effect.zipRight(Effect.suspend(() => {
-        notifying = false
-        return again ? notify : Effect.void
-      })),
-      Effect.forkDaemon
-    )
+    again = true
+    return notifier !== undefined ? Effect.void : Effect.map(Effect.forkDaemon(notifyNext), (fiber) => {
+      notifier = fiber
+    })
   })
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => notifier === undefined ? Effect.void : Fiber.await(notifier)).pipe(
+      Effect.interruptible,
+      Effect.timeoutOption("1 second")
+    )
+  )
 
   const append = (
     groups: NonEmptyReadonlyArray<AppendGroup>
@@ -176,7 +197,7 @@ export const make = Effect.fnUntraced(function*(
           )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
-        Effect.zipLeft(notify)
+        Effect.tap((results) => results.some(hasAppended) ? notify : Effect.void)
       )
     })
   }
@@ -614,6 +635,9 @@ const collect = (
       : { _tag: "Written", outcomes: own as ReadonlyArray<Outcome> }
   })
 }
+
+const hasAppended = (result: GroupResult): boolean =>
+  result._tag === "Written" && result.outcomes.some(({ status }) => status === "appended")
 
 /** An outcome for each row of a call; in their place the offset that refused its condition. */
 const outcomesOf = ({ rows }: Call, { conflict, known = [], last }: Answer): ReadonlyArray<Outcome | number> => {
