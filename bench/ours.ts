@@ -2,13 +2,20 @@
 import { Effect, type Layer, ManagedRuntime, Stream } from "effect"
 import type { Event } from "../src/index.js"
 import { Ledger } from "../src/index.js"
+import { chunks } from "./events.js"
 import type { Whole } from "./side.js"
 
 export const ours = (layer: Layer.Layer<Ledger.Ledger, unknown>): Whole => {
   const runtime: ManagedRuntime.ManagedRuntime<Ledger.Ledger, unknown> = ManagedRuntime.make(layer)
-  const together = (events: ReadonlyArray<Event.Event>, concurrency: number) =>
+  // so many fibers, one after the other in each: a fiber for each event would be measured as well
+  const together = (events: ReadonlyArray<Event.Event>, fibers: number) =>
     runtime.runPromise(
-      Effect.flatMap(Ledger.Ledger, (ledger) => Effect.forEach(events, ledger.append, { discard: true, concurrency }))
+      Effect.flatMap(Ledger.Ledger, (ledger) =>
+        Effect.forEach(
+          chunks(events, Math.ceil(events.length / fibers)),
+          (lane) => Effect.forEach(lane, ledger.append, { discard: true }),
+          { discard: true, concurrency: "unbounded" }
+        ))
     )
   const single = (events: ReadonlyArray<Event.Event>) => together(events, 1)
   const batch = (events: ReadonlyArray<Event.Event>) => runtime.runPromise(Ledger.appendAll(events))

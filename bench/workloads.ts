@@ -42,6 +42,18 @@ export const workloads = (scale: number): Readonly<Record<string, Workload>> => 
       const { length } = await fill(open, sized(100_000, 1000), 1000)
       return { units: length, run: () => expected(length, readAll()) }
     },
+    "W4 read all 5 times again": async (open) => {
+      const { readAll } = open
+      if (typeof readAll === "string") return readAll
+      const { length } = await fill(open, sized(100_000, 1000), 1000)
+      await readAll()
+      return {
+        units: length * 5,
+        run: async () => {
+          for (let n = 0; n < 5; n++) await expected(length, readAll())
+        }
+      }
+    },
     "W5 read a run of 100": async (open) => {
       const { readRun } = open
       if (typeof readRun === "string") return readRun

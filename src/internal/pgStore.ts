@@ -493,7 +493,7 @@ const headOf = (rows: ReadonlyArray<StoredRow>): Head => {
 const statements = (names: Names, lockTimeout: number) => ({
   append: `SELECT ${
     migrations.appendFunction(names)
-  }($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+  }($1, $2, $3, $4, $5, pg_catalog.string_to_array($6, E'\\x1f'), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
   head: `SELECT m.incarnation, e."offset", encode(e.digest, 'hex') FROM ${names.meta} AS m LEFT JOIN ` +
     `(SELECT "offset", digest FROM ${names.events} ORDER BY "offset" DESC LIMIT 1) AS e ON true`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = $1`,
@@ -599,13 +599,13 @@ const callAppend = (
       numberArray(rows.map((row) => row.turn)),
       textArray(rows.map((row) => row.kind)),
       textArray(rows.map((row) => row.actor)),
-      textArray(rows.map((row) => row.payload)),
+      rows.map((row) => row.payload).join(separator),
       numberArray(rows.map((row) => row.createdAt)),
       numberArray(rows.map((row) => row.schemaVersion)),
       textArray(rows.map((row) => row.sessionId)),
       textArray(rows.map((row) => row.modelProfile)),
       textArray(rows.map((row) => row.modelId)),
-      textArray(rows.map((row) => `\\x${row.digest}`)),
+      `{${rows.map((row) => `"\\\\x${row.digest}"`).join(",")}}`,
       condition === undefined ? null : JSON.stringify(condition),
       commits,
       sql.lockTimeout,
@@ -613,6 +613,9 @@ const callAppend = (
     ]),
     (answer) => JSON.parse(String(answer[0]![0])) as Answer
   )
+
+/** Stands in no JSON text as it is, so that payloads need no quotes of their own: a tenth of what a caller costs. */
+const separator = "\u001f"
 
 // array literals, as the server reads them: half the time of the driver's own
 const numberArray = (values: ReadonlyArray<number>): string => `{${values.join(",")}}`
