@@ -47,7 +47,7 @@ export const plot = ({ machine, rates }: Results): Promise<string> => {
         }
       ]
     },
-    config: { font: "sans-serif", view: { stroke: "#ddd" } }
+    config: { font: "sans-serif", axis: { labelLimit: 240 }, view: { stroke: "#ddd" } }
   }
   return new Vega.View(Vega.parse(compile(spec).spec), { renderer: "none" }).toSVG()
 }

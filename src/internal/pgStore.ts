@@ -545,7 +545,8 @@ interface Call {
 }
 
 interface Answer {
-  readonly last: number
+  /** Absent, or null, where every row was known. */
+  readonly last?: number | null
   readonly known?: ReadonlyArray<readonly [place: number, offset: number, same: boolean]>
   readonly conflict?: number
 }
@@ -646,7 +647,7 @@ const hasAppended = (result: GroupResult): boolean =>
 const outcomesOf = ({ rows }: Call, { conflict, known = [], last }: Answer): ReadonlyArray<Outcome | number> => {
   if (conflict !== undefined) return rows.map(() => conflict)
   const byPlace = new Map(known.map(([place, offset, same]) => [place, { offset, same }]))
-  let next = last
+  let next = last ?? 0
   return rows.map((_, index) => {
     const recorded = byPlace.get(index + 1)
     return recorded === undefined

@@ -106,9 +106,9 @@ export const disableGuard = (names: Names): string =>
   `ALTER TABLE ${names.events} DISABLE TRIGGER "${names.prefix}append_only"`
 
 /**
- * Appends a batch of rows with distinct ids, given as arrays of their columns. Answers JSON text: `{"last": n}` is the
- * last offset before the batch, `known` lists the rows that were recorded already as `[place, offset, same content]`
- * (places from 1), `conflict` is the offset that refused the condition.
+ * Appends a batch of rows with distinct ids, given as arrays of their columns. Answers JSON text: `last` is the last
+ * offset before the batch, where something was appended; `known` lists the rows that were recorded already as
+ * `[place, offset, same content]` (places from 1); `conflict` is the offset that refused the condition.
  *
  * The lock comes first and everything that is looked at comes in later statements, whose snapshots see what the previous
  * holder committed. What is known is probed row by row, with sequential scans off: a join decays to a scan of the table
@@ -147,9 +147,6 @@ BEGIN
   -- an attribute of the function, so that the caller's setting is back when it returns
   PERFORM set_config('lock_timeout', lock_millis::text, true);
   LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE;
-  SELECT e."offset" INTO last FROM ${events} AS e ORDER BY e."offset" DESC LIMIT 1;
-  last := coalesce(last, 0);
-
   -- one event alone is not unnested: a tenth of its time
   IF cardinality(ids) = 1 THEN
     SELECT ARRAY[1], ARRAY[e."offset"], ARRAY[${sameAs((column) => `${column}s[1]`)}] INTO places, offsets, same
@@ -170,68 +167,76 @@ BEGIN
     END IF;
   END IF;
 
-  IF condition IS NOT NULL AND coalesce(cardinality(places), 0) < cardinality(ids) THEN
-    IF (condition->>'after')::int8 > last THEN
-      RETURN json_build_object('conflict', last);
-    END IF;
-    FOR filter IN SELECT * FROM json_array_elements(condition->'noneMatch') LOOP
-      terms := format(' AND e."offset" > %s', (condition->>'after')::int8);
-      IF places IS NOT NULL THEN
-        terms := terms || format(' AND e."offset" <> ALL (%L::int8[])',
-          ARRAY(SELECT k.known FROM unnest(offsets, same) AS k(known, same) WHERE k.same));
+  IF coalesce(cardinality(places), 0) < cardinality(ids) THEN
+    SELECT e."offset" INTO last FROM ${events} AS e ORDER BY e."offset" DESC LIMIT 1;
+    last := coalesce(last, 0);
+
+    IF condition IS NOT NULL THEN
+      IF (condition->>'after')::int8 > last THEN
+        RETURN json_build_object('conflict', last);
       END IF;
-      IF filter->>'createdFrom' IS NOT NULL THEN
-        terms := terms || format(' AND e.created_at >= %s', (filter->>'createdFrom')::int8);
-      END IF;
-      IF filter->>'createdUntil' IS NOT NULL THEN
-        terms := terms || format(' AND e.created_at < %s', (filter->>'createdUntil')::int8);
-      END IF;
-      driver := NULL;
-      members := ARRAY[NULL]::text[];
-      IF filter->>'runId' IS NOT NULL THEN
-        driver := 'run_id';
-        members := ARRAY[filter->>'runId'];
-      END IF;
-      FOR field IN SELECT * FROM (VALUES
-        (1, 'sessionIds', 'session_id'), (2, 'modelIds', 'model_id'), (3, 'actors', 'actor'), (4, 'kinds', 'kind')
-      ) AS f(n, name, col) WHERE filter->f.name IS NOT NULL ORDER BY f.n LOOP
-        IF driver IS NULL THEN
-          driver := field.col;
-          members := ARRAY(SELECT json_array_elements_text(filter->field.name));
-        ELSE
-          terms := terms || format(' AND e.%I = ANY (%L::text[])', field.col,
-            ARRAY(SELECT json_array_elements_text(filter->field.name)));
+      FOR filter IN SELECT * FROM json_array_elements(condition->'noneMatch') LOOP
+        terms := format(' AND e."offset" > %s', (condition->>'after')::int8);
+        IF places IS NOT NULL THEN
+          terms := terms || format(' AND e."offset" <> ALL (%L::int8[])',
+            ARRAY(SELECT k.known FROM unnest(offsets, same) AS k(known, same) WHERE k.same));
         END IF;
+        IF filter->>'createdFrom' IS NOT NULL THEN
+          terms := terms || format(' AND e.created_at >= %s', (filter->>'createdFrom')::int8);
+        END IF;
+        IF filter->>'createdUntil' IS NOT NULL THEN
+          terms := terms || format(' AND e.created_at < %s', (filter->>'createdUntil')::int8);
+        END IF;
+        driver := NULL;
+        members := ARRAY[NULL]::text[];
+        IF filter->>'runId' IS NOT NULL THEN
+          driver := 'run_id';
+          members := ARRAY[filter->>'runId'];
+        END IF;
+        FOR field IN SELECT * FROM (VALUES
+          (1, 'sessionIds', 'session_id'), (2, 'modelIds', 'model_id'), (3, 'actors', 'actor'), (4, 'kinds', 'kind')
+        ) AS f(n, name, col) WHERE filter->f.name IS NOT NULL ORDER BY f.n LOOP
+          IF driver IS NULL THEN
+            driver := field.col;
+            members := ARRAY(SELECT json_array_elements_text(filter->field.name));
+          ELSE
+            terms := terms || format(' AND e.%I = ANY (%L::text[])', field.col,
+              ARRAY(SELECT json_array_elements_text(filter->field.name)));
+          END IF;
+        END LOOP;
+        FOREACH member IN ARRAY members LOOP
+          EXECUTE 'SELECT e."offset" FROM ${events} AS e WHERE true' ||
+            CASE WHEN driver IS NULL THEN '' ELSE format(' AND e.%I = %L', driver, member) END ||
+            terms || ' ORDER BY e."offset" LIMIT 1' INTO found;
+          conflict := least(conflict, found);
+        END LOOP;
       END LOOP;
-      FOREACH member IN ARRAY members LOOP
-        EXECUTE 'SELECT e."offset" FROM ${events} AS e WHERE true' ||
-          CASE WHEN driver IS NULL THEN '' ELSE format(' AND e.%I = %L', driver, member) END ||
-          terms || ' ORDER BY e."offset" LIMIT 1' INTO found;
-        conflict := least(conflict, found);
-      END LOOP;
-    END LOOP;
-    IF conflict IS NOT NULL THEN
-      RETURN json_build_object('conflict', conflict);
+      IF conflict IS NOT NULL THEN
+        RETURN json_build_object('conflict', conflict);
+      END IF;
+    END IF;
+
+    IF places IS NULL AND cardinality(ids) = 1 THEN
+      ${insert}
+      VALUES (last + 1, ids[1], run_ids[1], turns[1], kinds[1], actors[1], payloads[1], times[1], schema_versions[1],
+        session_ids[1], model_profiles[1], model_ids[1], digests[1]);
+    ELSIF places IS NULL THEN
+      ${insert}
+      SELECT last + u.place, ${given} FROM ${unnested};
+    ELSE
+      ${insert}
+      SELECT last + row_number() OVER (ORDER BY u.place), ${given} FROM ${unnested}
+      WHERE NOT EXISTS (SELECT 1 FROM unnest(places) AS k(place) WHERE k.place = u.place);
+    END IF;
+    IF channel IS NOT NULL THEN
+      PERFORM pg_notify(channel, 'appended');
     END IF;
   END IF;
 
-  IF places IS NULL AND cardinality(ids) = 1 THEN
-    ${insert}
-    VALUES (last + 1, ids[1], run_ids[1], turns[1], kinds[1], actors[1], payloads[1], times[1], schema_versions[1],
-      session_ids[1], model_profiles[1], model_ids[1], digests[1]);
-  ELSIF places IS NULL THEN
-    ${insert}
-    SELECT last + u.place, ${given} FROM ${unnested};
-  ELSIF cardinality(places) < cardinality(ids) THEN
-    ${insert}
-    SELECT last + row_number() OVER (ORDER BY u.place), ${given} FROM ${unnested}
-    WHERE NOT EXISTS (SELECT 1 FROM unnest(places) AS k(place) WHERE k.place = u.place);
-  END IF;
-  IF channel IS NOT NULL THEN
-    PERFORM pg_notify(channel, 'appended');
-  END IF;
   IF places IS NULL THEN
     RETURN '{"last":' || last || '}';
+  ELSIF cardinality(ids) = 1 THEN
+    RETURN '{"known":[[1,' || offsets[1] || ',' || same[1] || ']]}';
   END IF;
   RETURN json_build_object('last', last, 'known',
     (SELECT json_agg(json_build_array(k.place, k.known, k.same) ORDER BY k.place)
