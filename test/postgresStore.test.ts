@@ -3,7 +3,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Context, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
-import { randomBytes } from "node:crypto"
+import { createHash, randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import { Client } from "pg"
@@ -45,6 +45,32 @@ const raw = <A>(use: (client: Client) => Promise<A>): Effect.Effect<A> =>
     (client) => Effect.promise(() => use(client)),
     (client) => Effect.promise(() => client.end())
   )
+
+describe("notifications", () => {
+  it.live("the last is sent before the ledger is closed, and none for duplicates", () => {
+    const schema = newSchema()
+    const channel = `effect_ledger_${createHash("md5").update(`"${schema}"."ledger_events"`).digest("hex")}`
+    return raw(async (client) => {
+      let told = 0
+      client.on("notification", () => told++)
+      await client.query(`LISTEN ${channel}`)
+      const appendEach = (all: ReadonlyArray<Event.Event>) =>
+        Effect.runPromise(Effect.provide(
+          Effect.forEach(all, Ledger.append, { discard: true }),
+          open({ schema, maxConnections: 2 })
+        ))
+      for (let n = 1; n <= 10; n++) {
+        const two = await Effect.runPromise(events(2))
+        // the second is due when the ledger is closed already
+        await appendEach(two)
+        while (told < 2 * n) await new Promise((resolve) => setTimeout(resolve, 5))
+        await appendEach(two)
+      }
+      await client.query("SELECT 1")
+      assert.strictEqual(told, 20)
+    })
+  })
+})
 
 describe("Postgres set-up", () => {
   it.live(
