@@ -336,6 +336,29 @@ describe("a write that does not answer", () => {
       yield* works(commit, next)
     }))
 
+  it.scoped("is timed from its own beginning, whatever was written before it", () =>
+    Effect.gen(function*() {
+      const { commit, next } = yield* controlled({ timeout: "10 seconds" })
+      yield* start(commit.submit(group("a")))
+      yield* TestClock.adjust("3 seconds")
+      yield* (yield* next).succeed
+      yield* TestClock.adjust("3 seconds")
+      const caller = yield* start(commit.submit(group("b")))
+      yield* next
+      yield* TestClock.adjust("9999 millis")
+      expect(yield* caller.poll).toStrictEqual(Option.none())
+      yield* TestClock.adjust("1 millis")
+      expect(yield* Effect.flip(Fiber.join(caller))).toMatchObject({ _tag: "StoreUnavailable" })
+      // and after a time without any
+      yield* start(commit.submit(group("c")))
+      yield* (yield* next).succeed
+      yield* TestClock.adjust("1 minute")
+      const last = yield* start(commit.submit(group("d")))
+      yield* next
+      yield* TestClock.adjust("10 seconds")
+      expect(yield* Effect.flip(Fiber.join(last))).toMatchObject({ _tag: "StoreUnavailable" })
+    }))
+
   it.scoped("releases a caller that was interrupted meanwhile", () =>
     Effect.gen(function*() {
       const { commit, next } = yield* controlled({ timeout: "10 seconds" })
