@@ -12,6 +12,7 @@ import { Consumer, Event, Ledger, Verify } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { runScript } from "./support/processes.js"
 import { startProxy } from "./support/proxy.js"
+import { until } from "./support/running.js"
 
 const url = inject("databaseUrl")
 const newSchema = () => `t${randomBytes(8).toString("hex")}`
@@ -63,7 +64,7 @@ describe("notifications", () => {
         const two = await Effect.runPromise(events(2))
         // the second is due when the ledger is closed already
         await appendEach(two)
-        while (told < 2 * n) await new Promise((resolve) => setTimeout(resolve, 5))
+        await Effect.runPromise(until(() => told >= 2 * n))
         await appendEach(two)
       }
       await client.query("SELECT 1")
