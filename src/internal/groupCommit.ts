@@ -1,6 +1,7 @@
 /**
  * Many callers, one write: appends that come while a write is under way are written together by the next one. There is
- * no artificial delay, so a lone caller waits for nobody.
+ * no artificial delay, so a lone caller waits for nobody: where the last write was its own alone, the next one begins in
+ * its own step.
  *
  * A caller that is interrupted while it waits in the queue is never written; one whose write is under way is settled
  * first. A write that fails for a reason of its content is repeated for each caller alone.
@@ -32,6 +33,7 @@ export interface Options {
 }
 
 export interface GroupCommit {
+  readonly hasRoom: () => boolean
   /** Waits until the queue has room; the caller encodes its events afterwards, so that waiting ones cost little. */
   readonly room: Effect.Effect<void>
   readonly submit: (group: AppendGroup) => Effect.Effect<GroupResult, StoreError>
@@ -39,6 +41,7 @@ export interface GroupCommit {
 
 interface Entry {
   readonly group: AppendGroup
+  readonly caller: FiberId.Runtime
   readonly link: Tracer.AnySpan | undefined
   settle: ((exit: Exit.Exit<GroupResult, StoreError>) => void) | undefined
   state: "queued" | "writing" | "settled"
@@ -58,6 +61,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   let scheduled = false
   let writing = false
   let closed = false
+  /** Who was written alone by the last write, and how many writes it has begun in its own step since the last turn. */
+  let lone: FiberId.Runtime | undefined
+  let steps = 0
   let whenIdle: (() => void) | undefined
   let underWay: { readonly since: bigint; readonly abandon: () => void } | undefined
   let watchdog: Fiber.RuntimeFiber<void> | undefined
@@ -146,15 +152,21 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     commit([entry], () => defaultScheduler.scheduleTask(() => commitAlone(entries, index + 1, done), 0))
   }
 
-  const work = (): void => {
-    scheduled = false
-    const entries = take()
-    if (!isNonEmpty(entries)) return idle()
+  const start = (entries: Entries): void => {
     writing = true
     commit(entries, () => {
       writing = false
       idle()
     })
+  }
+
+  const work = (): void => {
+    scheduled = false
+    steps = 0
+    const entries = take()
+    if (!isNonEmpty(entries)) return idle()
+    lone = entries.length === 1 ? entries[0].caller : undefined
+    start(entries)
   }
 
   // one turn of the scheduler later, so that every fiber that is ready now is written together
@@ -185,39 +197,58 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     )
   )
 
+  const hasRoom = (): boolean => queuedEvents < options.capacity || closed
+
   // asked again when woken: those who were woken before may have taken the place
   const room: Effect.Effect<void> = Effect.suspend(() =>
-    queuedEvents < options.capacity || closed
+    hasRoom()
       ? Effect.void
       : Effect.zipRight(Effect.async<void>((resume) => void held.push(() => resume(Effect.void))), room)
   )
 
+  const inQueue = (entry: Entry): Effect.Effect<GroupResult, StoreError> =>
+    Effect.async((resume) => {
+      entry.settle = resume
+      queue.push(entry)
+      queuedEvents += entry.group.rows.length
+      schedule()
+      return Effect.suspend(() => {
+        if (entry.state === "writing") {
+          return Effect.async<void>((proceed) => {
+            entry.settle = () => proceed(Effect.void)
+          })
+        }
+        if (entry.state === "queued") queuedEvents -= entry.group.rows.length
+        entry.state = "settled"
+        return Effect.void
+      })
+    })
+
   return {
+    hasRoom,
     room,
     submit: (group) =>
-      Effect.withFiberRuntime((fiber) => {
-        if (closed) return closedError()
-        const link = fiber.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-        const entry: Entry = { group, link, settle: undefined, state: "queued" }
-        return Effect.async<GroupResult, StoreError>((resume) => {
-          entry.settle = resume
-          queue.push(entry)
-          queuedEvents += group.rows.length
-          schedule()
-          return Effect.suspend(() => {
-            if (entry.state === "writing") {
-              return Effect.async<void>((proceed) => {
-                entry.settle = () => proceed(Effect.void)
-              })
-            }
-            if (entry.state === "queued") queuedEvents -= group.rows.length
-            entry.state = "settled"
-            return Effect.void
-          })
+      Effect.uninterruptibleMask((restore) =>
+        Effect.withFiberRuntime((fiber) => {
+          if (closed) return closedError()
+          const caller = fiber.id()
+          const link = fiber.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
+          const entry: Entry = { group, caller, link, settle: undefined, state: "queued" }
+          if (caller !== lone || writing || scheduled || steps >= maxSteps) return restore(inQueue(entry))
+          steps++
+          entry.state = "writing"
+          let answer: Exit.Exit<GroupResult, StoreError> | undefined
+          entry.settle = (exit) => void (answer = exit)
+          start([entry])
+          // what is under way is settled first, whoever interrupts
+          return answer ?? Effect.async((resume) => void (entry.settle = resume))
         })
-      })
+      )
   }
 })
+
+/** After so many writes in its own step a lone caller takes a turn of the scheduler: others may be ready by then. */
+const maxSteps = 16
 
 const settle = (entry: Entry, exit: Exit.Exit<GroupResult, StoreError>): void => {
   if (entry.state === "settled") return

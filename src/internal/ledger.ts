@@ -56,28 +56,28 @@ export const make = Effect.fnUntraced(function*(
     condition?: StoreCondition,
     refused: (offset: number) => Effect.Effect<never, E> = neverRefused
   ): Effect.Effect<ReadonlyArray<Receipt>, InvalidEvent | StoreError | E> =>
-    Effect.flatMap(store.inTransaction, (inTransaction) =>
-      Effect.zipRight(
-        inTransaction ? Effect.void : queue.room,
-        Effect.suspend((): Effect.Effect<ReadonlyArray<Receipt>, InvalidEvent | StoreError | E> => {
-          const rows = encodeAll(events, maxPayloadBytes)
-          if (rows instanceof InvalidEvent) return rows
-          if (rows.length === 0) return Effect.succeed([])
-          const batch = distinct(rows)
-          const group = { rows: batch.rows, condition }
-          const result: Effect.Effect<GroupResult, StoreError> = inTransaction
-            // only the fiber that is in the transaction can write in it
-            ? Effect.map(store.append([group]), (results) => results[0]!)
-            : queue.submit(group)
-          return Effect.flatMap(
-            Effect.tap(result, live.hint),
-            (answer): Effect.Effect<ReadonlyArray<Receipt>, StoreError | E> =>
-              answer._tag === "Refused"
-                ? refused(answer.offset)
-                : Effect.flatMap(spread(store, rows, batch, answer.outcomes), (outcomes) => report(rows, outcomes))
-          )
+    Effect.flatMap(store.inTransaction, (inTransaction) => {
+      const begin = (): Effect.Effect<ReadonlyArray<Receipt>, InvalidEvent | StoreError | E> => {
+        const rows = encodeAll(events, maxPayloadBytes)
+        if (rows instanceof InvalidEvent) return rows
+        if (rows.length === 0) return Effect.succeed([])
+        const batch = distinct(rows)
+        const group = { rows: batch.rows, condition }
+        const result: Effect.Effect<GroupResult, StoreError> = inTransaction
+          // only the fiber that is in the transaction can write in it
+          ? Effect.map(store.append([group]), (results) => results[0]!)
+          : queue.submit(group)
+        return Effect.flatMap(result, (answer): Effect.Effect<ReadonlyArray<Receipt>, StoreError | E> => {
+          live.hint()
+          return answer._tag === "Refused"
+            ? refused(answer.offset)
+            : batch.rows.length === rows.length
+            ? report(rows, answer.outcomes)
+            : Effect.flatMap(spread(store, rows, batch, answer.outcomes), (outcomes) => report(rows, outcomes))
         })
-      ))
+      }
+      return inTransaction || queue.hasRoom() ? begin() : Effect.flatMap(queue.room, begin)
+    })
 
   const suffix = Suffix.make(options.cacheBytes ?? 2 ** 24)
 
@@ -344,6 +344,7 @@ interface Batch {
 
 // an id that stands twice in a batch is a duplicate of its first occurrence; stores see distinct ids
 const distinct = (rows: ReadonlyArray<Row>): Batch => {
+  if (rows.length === 1) return { rows: rows as unknown as NonEmptyReadonlyArray<Row>, places: none }
   const places = new Map<string, number>()
   const kept: Array<Row> = []
   for (const row of rows) {
@@ -352,15 +353,16 @@ const distinct = (rows: ReadonlyArray<Row>): Batch => {
   return { rows: kept as unknown as NonEmptyReadonlyArray<Row>, places }
 }
 
+const none: ReadonlyMap<string, number> = new Map()
+
 /** The outcomes of all rows, from those of the distinct ones. */
 const spread = (
   store: Store,
   all: ReadonlyArray<Row>,
   { places, rows }: Batch,
   outcomes: ReadonlyArray<Outcome>
-): Effect.Effect<ReadonlyArray<Outcome>, StoreError> => {
-  if (rows.length === all.length) return Effect.succeed(outcomes)
-  return Effect.forEach(all, (row) => {
+): Effect.Effect<ReadonlyArray<Outcome>, StoreError> =>
+  Effect.forEach(all, (row) => {
     const place = places.get(row.id) as number
     const first = rows[place] as Row
     const { offset, status } = outcomes[place] as Outcome
@@ -371,7 +373,6 @@ const spread = (
       : Effect.succeed(sameContent(first, row))
     return Effect.map(same, (same) => ({ offset, status: same ? "identical" as const : "divergent" as const }))
   })
-}
 
 const report = (
   rows: ReadonlyArray<Row>,
@@ -389,8 +390,8 @@ const report = (
     if (!receipt.identical) divergent.push(receipt)
     return receipt
   })
-  LedgerMetrics.appended.unsafeUpdate(appended, [])
-  LedgerMetrics.duplicates.unsafeUpdate(rows.length - appended, [])
+  if (appended > 0) LedgerMetrics.appended.unsafeUpdate(appended, [])
+  if (appended < rows.length) LedgerMetrics.duplicates.unsafeUpdate(rows.length - appended, [])
   if (divergent.length === 0) return Effect.succeed(receipts)
   const { id, offset } = divergent[0]!
   return Effect.as(

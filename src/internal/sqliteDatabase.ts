@@ -96,17 +96,17 @@ export const openDatabase = (file: string) =>
 class Door {
   private waiting: Array<() => void> | undefined
 
-  open<A>(work: () => A): Effect.Effect<A, unknown> {
-    return Effect.suspend(() => {
-      if (this.waiting !== undefined) return Effect.zipRight(this.wait, this.open(work))
-      try {
-        return Effect.succeed(work())
-      } catch (error) {
-        return Effect.fail(error)
-      }
-    })
+  /** What does not pause: at once where the door is open, in the calling fiber's own step. */
+  open<A, E>(work: () => A, toError: (error: unknown) => E): Effect.Effect<A, E> {
+    if (this.waiting !== undefined) return Effect.flatMap(this.wait, () => this.open(work, toError))
+    try {
+      return Effect.succeed(work())
+    } catch (error) {
+      return Effect.fail(toError(error))
+    }
   }
 
+  /** What may pause, and closes the door meanwhile. */
   through<A>(work: () => Generator<void, A>): Effect.Effect<A, unknown> {
     return Effect.uninterruptibleMask((restore) => {
       if (this.waiting !== undefined) return Effect.zipRight(restore(this.wait), this.through(work))
@@ -153,6 +153,14 @@ const now = <A>(connection: Connection, text: string, execute: (text: string) =>
  */
 const unprepared = new WeakMap<Connection, Map<string, number>>()
 
+/** Runs the work to its end without a pause. */
+export const finish = <A>(work: Generator<void, A>): A => {
+  for (;;) {
+    const step = work.next()
+    if (step.done === true) return step.value
+  }
+}
+
 /** Runs the work to its end and lets the program breathe wherever it yields. */
 export const drive = <A>(work: Generator<void, A>): Effect.Effect<A, unknown> =>
   Effect.suspend(() => {
@@ -181,12 +189,11 @@ let turning: Array<() => void> | undefined
 let turned = performance.now()
 
 /**
- * The driver answers at once, and a program that always has something to ask it would hold up its own sockets: now and
- * then a statement waits for a turn of the event loop.
+ * Begins the work in the calling fiber's own step. The driver answers at once, and a program that always has something to
+ * ask it would hold up its own sockets: now and then a statement waits for a turn of the event loop first.
  */
-export const breathe = Effect.suspend(() =>
-  turning === undefined && performance.now() - turned < breatheMillis ? Effect.void : turn
-)
+export const breathing = <A, E>(work: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  turning === undefined && performance.now() - turned < breatheMillis ? work() : Effect.flatMap(turn, work)
 
 const breatheMillis = 20
 

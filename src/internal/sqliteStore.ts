@@ -38,7 +38,15 @@ import * as migrations from "./migrations/sqlite.js"
 import { columnsOf, isRecordOf } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { driverError, reasonOf, toStoreError } from "./sqlError.js"
-import { breathe, ClientDatabase, type Database, drive, driverBusyTimeout, openDatabase } from "./sqliteDatabase.js"
+import {
+  breathing,
+  ClientDatabase,
+  type Database,
+  drive,
+  driverBusyTimeout,
+  finish,
+  openDatabase
+} from "./sqliteDatabase.js"
 import { offThread } from "./sqliteThread.js"
 import {
   badName,
@@ -118,7 +126,8 @@ const open = Effect.fnUntraced(function*(
     work: (db: Database, joined: boolean) => Generator<void, A>,
     pauses = false
   ): Effect.Effect<A, StoreError> =>
-    Effect.flatMap(connections.joined, (joined) => {
+    Effect.withFiberRuntime((fiber) => {
+      const joined = connections.joinedBy(fiber)
       const toError = (error: unknown) => toStoreError(method, error, joined !== undefined)
       if (joined !== undefined) {
         return retryBusy(connections.alone(
@@ -126,25 +135,20 @@ const open = Effect.fnUntraced(function*(
           Effect.uninterruptible(Effect.mapError(drive(work(theirs, true)), toError))
         ))
       }
-      const reserved = retryBusy(Effect.mapError(
-        connections.reserved(() =>
-          ours === undefined
-            ? Effect.uninterruptible(drive(work(theirs, false)))
-            : ours.door.through(() => work(ours.patient, false))
-        ),
-        toError
-      ))
-      return Effect.zipRight(
-        breathe,
-        Effect.suspend(() =>
-          // a transaction of this program's own that has read could not write any more, nor could one write beside a pause
-          ours === undefined || pauses || isFree?.() !== true ? reserved : Effect.catchIf(
-            Effect.mapError(ours.door.through(() => work(ours.db, false)), toError),
-            isBusy,
-            () => reserved
-          )
-        )
-      )
+      const reserved = () =>
+        retryBusy(Effect.mapError(
+          connections.reserved(() =>
+            ours === undefined
+              ? Effect.uninterruptible(drive(work(theirs, false)))
+              : ours.door.through(() => work(ours.patient, false))
+          ),
+          toError
+        ))
+      return breathing(() => {
+        // a transaction of this program's own that has read could not write any more, nor could one write beside a pause
+        if (ours === undefined || pauses || isFree?.() !== true) return reserved()
+        return Effect.catchIf(ours.door.open(() => finish(work(ours.db, false)), toError), isBusy, reserved)
+      })
     })
 
   /** In the caller's transaction, or in one of its own that takes the write lock first. */
@@ -152,16 +156,13 @@ const open = Effect.fnUntraced(function*(
     exclusively(method, (db, joined) => transact(db, joined, sql.lock, work))
 
   const read = <A>(method: string, work: (db: Database) => A): Effect.Effect<A, StoreError> =>
-    retryBusy(Effect.flatMap(connections.joined, (joined) => {
-      if (joined !== undefined) return attempt(method, () => work(theirs))
-      return Effect.zipRight(
-        breathe,
-        Effect.mapError(
-          ours === undefined
-            ? connections.reserved(() => attempt(method, () => work(theirs)))
-            : ours.door.open(() => work(ours.db)),
-          (error) => toStoreError(method, error, false)
-        )
+    retryBusy(Effect.withFiberRuntime((fiber) => {
+      const toError = (error: unknown) => toStoreError(method, error, false)
+      if (connections.joinedBy(fiber) !== undefined) return attempt(method, () => work(theirs))
+      return breathing(() =>
+        ours === undefined
+          ? Effect.mapError(connections.reserved(() => attempt(method, () => work(theirs))), toError)
+          : ours.door.open(() => work(ours.db), toError)
       )
     }))
 
@@ -479,6 +480,7 @@ const statements = (names: Names) => ({
     `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,
   last: `SELECT max("offset") FROM ${names.events}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = ?`,
+  digestById: `SELECT "offset", digest = ? FROM ${names.events} WHERE id = ?`,
   known: memoize((count) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`),
   insertOne:
     `INSERT INTO ${names.events} (${columns}, digest) VALUES ((SELECT coalesce(max("offset"), 0) + 1 FROM ${names.events}), ${
@@ -587,7 +589,7 @@ interface Recent {
 
 /** Nearly every append is one row, and one statement is a transaction of its own. `undefined`: it was there, and is gone. */
 const appendOne = (db: Database, sql: Statements, row: Row, recent: Recent): Outcome | undefined => {
-  const known = recent.duplicates ? knownOf(db, sql, [row])[0] : undefined
+  const known = recent.duplicates ? knownOne(db, sql, row) : undefined
   recent.duplicates = known !== undefined
   if (known !== undefined) return known
   try {
@@ -595,8 +597,18 @@ const appendOne = (db: Database, sql: Statements, row: Row, recent: Recent): Out
   } catch (error) {
     if (reasonOf(error) !== "UniqueViolation") throw error
     recent.duplicates = true
-    return knownOf(db, sql, [row])[0]
+    return knownOne(db, sql, row)
   }
+}
+
+/** Where the digest is the same, the content is, and need not be read. */
+const knownOne = (db: Database, sql: Statements, row: Row): Outcome | undefined => {
+  const found = db.values(sql.digestById, [digestBytes(row), row.id])[0]
+  return found === undefined
+    ? undefined
+    : found[1] === 1
+    ? { offset: Number(found[0]), status: "identical" }
+    : knownOf(db, sql, [row])[0]
 }
 
 const onlyRow = ([group, next]: NonEmptyReadonlyArray<AppendGroup>): Row | undefined =>
@@ -608,7 +620,9 @@ const insert = (db: Database, sql: Statements, rows: ReadonlyArray<Row>, last: n
   db.run(sql.insert(rows.length), params)
 }
 
-const valuesOf = (row: Row): ReadonlyArray<unknown> => [...columnsOf(row), Buffer.from(row.digest, "hex")]
+const valuesOf = (row: Row): ReadonlyArray<unknown> => [...columnsOf(row), digestBytes(row)]
+
+const digestBytes = (row: Row): Buffer => Buffer.from(row.digest, "hex")
 
 const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): ReadonlyArray<Outcome | undefined> => {
   const found = new Map<unknown, StoredRow>()

@@ -2,7 +2,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -11,6 +10,8 @@ import * as Scope from "effect/Scope"
 export interface Connections {
   /** The connection of the transaction that the calling fiber is in, if it is one of this client. */
   readonly joined: Effect.Effect<Connection | undefined>
+  /** The same, for who has the fiber at hand. */
+  readonly joinedBy: (fiber: Fiber.RuntimeFiber<any, any>) => Connection | undefined
   /** Runs with a connection that nobody else has meanwhile. Waiting for it can be interrupted. */
   readonly reserved: <A, E, R>(
     use: (connection: Connection) => Effect.Effect<A, E, R>
@@ -42,14 +43,16 @@ export const connections = (
   reserve: Effect.Effect<Connection, SqlError, Scope.Scope>
 ): Connections => {
   const semaphores = new WeakMap<Connection, Effect.Semaphore>()
-  const joined = Effect.withFiberRuntime<Connection | undefined>((fiber) => {
-    const transaction = Context.getOption(fiber.currentContext, SqlClient.TransactionConnection)
-    return Effect.succeed(transaction._tag === "Some" && isOwn(transaction.value[0]) ? transaction.value[0] : undefined)
-  })
+  const joinedBy: Connections["joinedBy"] = (fiber) => {
+    const transaction = fiber.currentContext.unsafeMap.get(SqlClient.TransactionConnection.key)
+    return transaction !== undefined && isOwn(transaction[0]) ? transaction[0] : undefined
+  }
+  const joined = Effect.withFiberRuntime<Connection | undefined>((fiber) => Effect.succeed(joinedBy(fiber)))
   const reserved: Connections["reserved"] = (use) =>
     Effect.scopedWith((scope) => Effect.flatMap(Scope.extend(reserve, scope), use))
   return {
     joined,
+    joinedBy,
     reserved,
     transaction: (effect, { begin, commit, rollback, toError }) =>
       Effect.uninterruptibleMask((restore) =>
