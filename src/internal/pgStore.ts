@@ -23,8 +23,6 @@ import {
   type Head,
   LedgerStore,
   type Outcome,
-  type Row,
-  type StoreCondition,
   type StoredRow
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
@@ -32,6 +30,8 @@ import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
 import {
   badName,
+  type Call,
+  callsOf,
   columns,
   type Dialect,
   lineageFrom,
@@ -43,6 +43,7 @@ import {
   otherVersion,
   pageQuery,
   problem,
+  resultsOf,
   setUpRow,
   type Statement
 } from "./sqlStore.js"
@@ -179,12 +180,12 @@ export const make = Effect.fnUntraced(function*(
   const append = (
     groups: NonEmptyReadonlyArray<AppendGroup>
   ): Effect.Effect<ReadonlyArray<GroupResult>, StoreError> => {
-    const calls = plan(groups)
+    const calls = callsOf(groups, maxCallRows, maxCallLength)
     const full = options.durability === "full"
     const callAll = (execute: Execute, commits: string, channel: string | null) =>
       Effect.map(
         Effect.forEach(calls, (call) => callAppend(execute, sql, call, commits, channel)),
-        (answers) => collect(groups, calls, answers)
+        (answers) => resultsOf(groups, calls.flatMap((call, index) => outcomesOf(call, answers[index]!)))
       )
     return Effect.flatMap(connections.joined, (joined) => {
       if (joined !== undefined) return inSavepoint(joined, "append", callAll(on(joined), full ? "on" : "", channel))
@@ -503,7 +504,8 @@ const statements = (names: Names, lockTimeout: number) => ({
     UNION ALL SELECT (SELECT min(run_id) FROM ${names.events} WHERE run_id > run.id) FROM run WHERE run.id IS NOT NULL
   ) SELECT id FROM run WHERE id IS NOT NULL
     ORDER BY (SELECT min("offset") FROM ${names.events} WHERE run_id = run.id)`,
-  notify: "SELECT pg_notify($1, 'appended')",
+  // a hint need not be on the disk, where it would be in the way of the next append
+  notify: "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, 'appended')",
   newLineage: `UPDATE ${names.meta} SET incarnation = $1, lineage = $2`,
   lineage: `SELECT lineage FROM ${names.meta}`,
   lock: lockStatement(names),
@@ -538,49 +540,11 @@ const statements = (names: Names, lockTimeout: number) => ({
 
 type Statements = ReturnType<typeof statements>
 
-/** One call of the append function: rows with distinct ids, of one or more groups. */
-interface Call {
-  readonly rows: ReadonlyArray<Row>
-  readonly condition: StoreCondition | undefined
-}
-
 interface Answer {
   /** Absent, or null, where every row was known. */
   readonly last?: number | null
   readonly known?: ReadonlyArray<readonly [place: number, offset: number, same: boolean]>
   readonly conflict?: number
-}
-
-/**
- * Groups without a condition are written together by calls that are bounded in rows and bytes, no id twice in one. A
- * group with a condition is one call, as the condition is about all of its events.
- */
-const plan = (groups: NonEmptyReadonlyArray<AppendGroup>): ReadonlyArray<Call> => {
-  const calls: Array<Call> = []
-  let rows: Array<Row> = []
-  let ids = new Set<string>()
-  let length = 0
-  const flush = () => {
-    if (rows.length > 0) calls.push({ rows, condition: undefined })
-    rows = []
-    ids = new Set()
-    length = 0
-  }
-  for (const group of groups) {
-    if (group.condition !== undefined) {
-      flush()
-      calls.push(group)
-      continue
-    }
-    for (const row of group.rows) {
-      if (ids.has(row.id) || rows.length >= maxCallRows || length + row.payload.length > maxCallLength) flush()
-      rows.push(row)
-      ids.add(row.id)
-      length += row.payload.length
-    }
-  }
-  flush()
-  return calls
 }
 
 const maxCallRows = 2000
@@ -622,23 +586,6 @@ const separator = "\u001f"
 const numberArray = (values: ReadonlyArray<number>): string => `{${values.join(",")}}`
 const textArray = (values: ReadonlyArray<string | null>): string =>
   `{${values.map((value) => value === null ? "NULL" : `"${value.replace(/["\\]/g, "\\$&")}"`).join(",")}}`
-
-/** The results of the groups, from the answers to the calls that wrote their rows. */
-const collect = (
-  groups: NonEmptyReadonlyArray<AppendGroup>,
-  calls: ReadonlyArray<Call>,
-  answers: ReadonlyArray<Answer>
-): ReadonlyArray<GroupResult> => {
-  const outcomes = calls.flatMap((call, index) => outcomesOf(call, answers[index]!))
-  let start = 0
-  return groups.map((group) => {
-    const own = outcomes.slice(start, start += group.rows.length)
-    const refused = own[0]!
-    return typeof refused === "number"
-      ? { _tag: "Refused", offset: refused }
-      : { _tag: "Written", outcomes: own as ReadonlyArray<Outcome> }
-  })
-}
 
 const hasAppended = (result: GroupResult): boolean =>
   result._tag === "Written" && result.outcomes.some(({ status }) => status === "appended")

@@ -1,6 +1,18 @@
 /** What the SQL of both databases has in common: names, columns, and the queries that read a page. */
 import { IncompatibleStore, StoreFailure } from "../LedgerError.js"
-import type { Head, Page, PageRequest, Problem, StoredRow, StoreFilter } from "../LedgerStore.js"
+import type {
+  AppendGroup,
+  GroupResult,
+  Head,
+  Outcome,
+  Page,
+  PageRequest,
+  Problem,
+  Row,
+  StoreCondition,
+  StoredRow,
+  StoreFilter
+} from "../LedgerStore.js"
 
 /** The identifiers of one ledger, ready to stand in SQL. */
 export interface Names {
@@ -170,8 +182,10 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
       1
     ),
     toPage: (all) => {
-      const rows = all.filter((row) => Number(row[0]) !== 0)
-      const [, incarnation, last, , digest] = setUpRow(all.find((row) => Number(row[0]) === 0))
+      // wherever the database puts it
+      const place = all.findIndex((row) => Number(row[0]) === 0)
+      const [, incarnation, last, , digest] = setUpRow(all[place])
+      const rows = all.toSpliced(place, 1)
       const head = Number(last ?? 0)
       return {
         incarnation: String(incarnation),
@@ -280,4 +294,61 @@ const payloadLength = (rows: ReadonlyArray<StoredRow>): number => {
   let length = 0
   for (const row of rows) length += String(row[6]).length
   return length
+}
+
+/** Rows with distinct ids, of one or more groups, that are written together. */
+export interface Call {
+  readonly rows: ReadonlyArray<Row>
+  readonly condition: StoreCondition | undefined
+}
+
+/**
+ * Groups without a condition are written together by calls that are bounded in rows and in the length of their payloads,
+ * no id twice in one. A group with a condition is one call, as the condition is about all of its events.
+ */
+export const callsOf = (
+  groups: ReadonlyArray<AppendGroup>,
+  maxRows = Number.MAX_SAFE_INTEGER,
+  maxLength = Number.MAX_SAFE_INTEGER
+): ReadonlyArray<Call> => {
+  const calls: Array<Call> = []
+  let rows: Array<Row> = []
+  let ids = new Set<string>()
+  let length = 0
+  const flush = () => {
+    if (rows.length > 0) calls.push({ rows, condition: undefined })
+    rows = []
+    ids = new Set()
+    length = 0
+  }
+  for (const group of groups) {
+    if (group.condition !== undefined) {
+      flush()
+      calls.push(group)
+      continue
+    }
+    for (const row of group.rows) {
+      if (ids.has(row.id) || rows.length >= maxRows || length + row.payload.length > maxLength) flush()
+      rows.push(row)
+      ids.add(row.id)
+      length += row.payload.length
+    }
+  }
+  flush()
+  return calls
+}
+
+/** The results of the groups, from the outcomes of their rows, or the offset that refused a row's group. */
+export const resultsOf = (
+  groups: ReadonlyArray<AppendGroup>,
+  outcomes: ReadonlyArray<Outcome | number>
+): ReadonlyArray<GroupResult> => {
+  let start = 0
+  return groups.map((group) => {
+    const own = outcomes.slice(start, start += group.rows.length)
+    const refused = own[0]!
+    return typeof refused === "number"
+      ? { _tag: "Refused", offset: refused }
+      : { _tag: "Written", outcomes: own as ReadonlyArray<Outcome> }
+  })
 }

@@ -15,6 +15,8 @@ import { type Driver, openDriver, type Statement } from "./sqliteDriver.js"
 export interface Database {
   readonly run: (text: string, params?: ReadonlyArray<unknown>) => void
   readonly values: (text: string, params?: ReadonlyArray<unknown>) => ReadonlyArray<StoredRow>
+  /** The first row, of a statement that answers rows. */
+  readonly first: (text: string, params?: ReadonlyArray<unknown>) => StoredRow | undefined
   /** Runs what may meet another process's lock. SQLite waits for it on this thread: the rest of the wait is ours. */
   readonly briefly: <A>(work: () => A) => A
 }
@@ -27,6 +29,9 @@ export class ClientDatabase implements Database {
   }
   values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
     return now(this.connection, text, (text) => this.connection.executeValues(text, params))
+  }
+  first(text: string, params?: ReadonlyArray<unknown>): StoredRow | undefined {
+    return this.values(text, params)[0]
   }
   briefly<A>(work: () => A): A {
     const before = this.busyTimeout ?? Number(this.values("PRAGMA busy_timeout")[0]?.[0])
@@ -50,6 +55,15 @@ class DriverDatabase implements Database {
     this.values(text, params)
   }
   values(text: string, params: ReadonlyArray<unknown> = []): ReadonlyArray<StoredRow> {
+    const statement = this.prepared(text)
+    if (statement.reader) return statement.all(params)
+    statement.run(params)
+    return []
+  }
+  first(text: string, params: ReadonlyArray<unknown> = []): StoredRow | undefined {
+    return this.prepared(text).get(params)
+  }
+  private prepared(text: string): Statement {
     let statement = this.statements.get(text)
     if (statement === undefined) {
       statement = this.driver.prepare(text)
@@ -57,9 +71,7 @@ class DriverDatabase implements Database {
       if (this.statements.size >= preparedStatements) this.statements.clear()
       this.statements.set(text, statement)
     }
-    if (statement.reader) return statement.all(params)
-    statement.run(params)
-    return []
+    return statement
   }
   briefly<A>(work: () => A): A {
     if (!this.patient) return work()

@@ -12,6 +12,7 @@ export interface Statement {
   /** From now on rows are arrays. */
   readonly raw: () => Statement
   readonly all: (params: ReadonlyArray<unknown>) => ReadonlyArray<ReadonlyArray<unknown>>
+  readonly get: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown> | undefined
   readonly run: (params: ReadonlyArray<unknown>) => unknown
 }
 

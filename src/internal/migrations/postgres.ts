@@ -145,7 +145,9 @@ BEGIN
     PERFORM set_config('synchronous_commit', commits, true);
   END IF;
   -- an attribute of the function, so that the caller's setting is back when it returns
-  PERFORM set_config('lock_timeout', lock_millis::text, true);
+  IF lock_millis <> 10000 THEN
+    PERFORM set_config('lock_timeout', lock_millis::text, true);
+  END IF;
   LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE;
   -- one event alone is not unnested: a tenth of its time
   IF cardinality(ids) = 1 THEN
@@ -160,9 +162,9 @@ BEGIN
     IF places IS NOT NULL THEN
       SELECT array_agg((SELECT ${sameAs((column) => `u.${column}`)} FROM ${events} AS e WHERE e."offset" = k.known)
         ORDER BY u.place) INTO same
-      FROM unnest(run_ids, turns, kinds, actors, payloads, schema_versions, session_ids, model_profiles, model_ids)
-        WITH ORDINALITY AS u(run_id, turn, kind, actor, payload, schema_version, session_id, model_profile, model_id,
-        place)
+      FROM unnest(run_ids, turns, kinds, actors, payloads, schema_versions, session_ids, model_profiles, model_ids,
+        digests) WITH ORDINALITY AS u(run_id, turn, kind, actor, payload, schema_version, session_id, model_profile,
+        model_id, digest, place)
       JOIN unnest(places, offsets) AS k(place, known) ON k.place = u.place;
     END IF;
   END IF;
@@ -244,9 +246,9 @@ BEGIN
 END $$`
 }
 
-/** Whether a recorded row has the content that was given. */
+/** Whether a recorded row has the content that was given: it has where the digests are the same, which is soon seen. */
 const sameAs = (given: (column: string) => string): string =>
-  [
+  `e.digest = ${given("digest")} OR ` + [
     ...["run_id", "turn", "kind", "actor", "payload", "schema_version"].map((column) =>
       `e.${column} = ${given(column)}`
     ),
