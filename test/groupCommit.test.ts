@@ -26,6 +26,36 @@ describe("many callers, one write", () => {
       expect(yield* Fiber.join(caller)).toStrictEqual(written("a"))
     }))
 
+  it.scoped("writes in its own step for who was written alone before, and lets others in after sixteen of them", () =>
+    Effect.gen(function*() {
+      const calls: Array<ReadonlyArray<string>> = []
+      const ready = yield* Deferred.make<void>()
+      const commit = yield* make((groups) =>
+        Effect.suspend(() => {
+          calls.push(groups.flatMap(namesOf))
+          return Effect.as(
+            calls.length === 5 ? Deferred.succeed(ready, undefined) : Effect.void,
+            groups.map(writtenGroup)
+          )
+        })
+      )
+      const lone = Effect.forEach(ids(40), (id) => commit.submit(group(`lone${id}`)), { discard: true })
+      const other = Effect.zipRight(Deferred.await(ready), commit.submit(group("other")))
+      yield* Effect.all([lone, other], { concurrency: "unbounded", discard: true })
+      // it is ready during the fifth write, and the eighteenth is the first that gives it a turn
+      expect(calls[17]).toStrictEqual(["lone17", "other"])
+      const order = calls.flat()
+      expect(order.filter((id) => id !== "other")).toStrictEqual(ids(40).map((id) => `lone${id}`))
+    }))
+
+  it.scoped("of callers that take turns, none is written in a step of its own", () =>
+    Effect.gen(function*() {
+      const { calls, commit } = yield* automatic()
+      const lane = (name: string) => Effect.forEach(ids(20), (id) => commit.submit(group(name + id)), { discard: true })
+      yield* Effect.all([lane("a"), lane("b"), lane("c")], { concurrency: "unbounded", discard: true })
+      expect(calls.every((call) => call.length === 3)).toBe(true)
+    }))
+
   it.scoped("hands the group over as it is, its condition included", () =>
     Effect.gen(function*() {
       const { commit, next } = yield* controlled()
@@ -190,6 +220,23 @@ describe("interruption", () => {
       expect(yield* pending).toBe(0)
       yield* start(commit.submit(group("c")))
       expect((yield* next).ids).toStrictEqual([["c"]])
+    }))
+
+  it.scoped("of a lone caller whose write began in its own step: the write is settled first", () =>
+    Effect.gen(function*() {
+      const { commit, interrupted, next, pending } = yield* controlled()
+      const caller = yield* start(Effect.zipRight(commit.submit(group("a")), commit.submit(group("b"))))
+      yield* Effect.flatMap(next, (write) => write.succeed)
+      yield* settleDown
+      expect(yield* pending).toBe(1)
+      const interruption = yield* start(Fiber.interrupt(caller))
+      expect(Option.isNone(yield* Fiber.poll(interruption))).toBe(true)
+      const write = yield* next
+      expect(write.ids).toStrictEqual([["b"]])
+      yield* write.succeed
+      expect(Exit.isInterrupted(yield* Fiber.join(interruption))).toBe(true)
+      expect(interrupted()).toBe(0)
+      yield* works(commit, next)
     }))
 
   it.scoped("of a caller whose write is under way: the write is settled first", () =>
