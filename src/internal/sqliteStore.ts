@@ -731,13 +731,13 @@ const configure = (db: Database, durability: Options["durability"]): void => {
   // a page that is written again and again is carried into the database once each time
   db.values(`PRAGMA wal_autocheckpoint = ${checkpointPages}`)
   // what a long reader made it grow beyond that is given back when the reader is gone
-  db.values(`PRAGMA journal_size_limit = ${checkpointPages * 4096}`)
+  db.values(`PRAGMA journal_size_limit = ${2 ** 24}`)
   db.run(`PRAGMA synchronous = ${durability === "full" ? "FULL" : "NORMAL"}`)
   if (process.platform === "darwin" && durability === "full") db.run("PRAGMA fullfsync = ON")
 }
 
-/** How long the write-ahead log becomes: 16 MiB. Batches are a sixth faster than with SQLite's own 1,000. */
-const checkpointPages = 4096
+/** How long the write-ahead log becomes: 12 MiB. Batches are a tenth faster than with SQLite's own 1,000. */
+const checkpointPages = 3072
 
 const fullSynchronous = 2
 
