@@ -5,6 +5,7 @@
 import Sqlite from "better-sqlite3"
 import { Client } from "pg"
 import { sha256 } from "../src/internal/digest.js"
+import { spanRows } from "../src/internal/sqlStore.js"
 
 /** Where 1,000 runs (one of them has all that is left) and sessions of 100 events are, and 100 rare events: spread evenly, whatever the size is. */
 const smallRuns = 1000
@@ -80,6 +81,12 @@ export const fillSqlite = (file: string, from: number, through: number, of: numb
   }
   for (let n = from; n <= through; n += step) db.exec(insert(dialect, n, Math.min(through, n + step - 1), of))
   for (const { sql } of dropped) db.exec(sql)
+  if (from === 1) {
+    db.exec(
+      `INSERT INTO ledger_spans SELECT max("offset"), min(created_at), max(created_at) FROM ledger_events ` +
+        `GROUP BY ("offset" - 1) / ${spanRows} HAVING count(*) = ${spanRows}`
+    )
+  }
   db.pragma("journal_mode = WAL")
   db.close()
 }

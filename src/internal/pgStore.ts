@@ -37,6 +37,7 @@ import {
   lineageFrom,
   lineageOf,
   misplacedStatement,
+  misspannedStatement,
   type Names,
   names as makeNames,
   noLedger,
@@ -261,7 +262,12 @@ export const make = Effect.fnUntraced(function*(
         read("inspect", sql.trigger, [names.schema, `${names.prefix}events`], (rows) => rows),
         read("inspect", sql.constraints, [names.schema, `${names.prefix}events`], (rows) => rows[0]!),
         read("inspect", sql.indices, [names.schema, `${names.prefix}events`], (rows) => rows.map(([name]) => name)),
-        read("inspect", misplacedStatement(names, hexOf), [], (rows) => rows)
+        read(
+          "inspect",
+          `${misplacedStatement(names, hexOf)} UNION ALL ${misspannedStatement(names)}`,
+          [],
+          (rows) => rows
+        )
       ]),
       ([functions, triggers, constraints, indices, misplaced]) => {
         const what: Array<unknown> = []
@@ -530,7 +536,7 @@ const statements = (names: Names, lockTimeout: number) => ({
   reset: [
     [lockStatement(names), []],
     [migrations.disableGuard(names), []],
-    [`TRUNCATE ${names.events}`, []],
+    [`TRUNCATE ${names.events}, ${names.spans}`, []],
     [migrations.enableGuard(names), []]
   ] as ReadonlyArray<readonly [string, ReadonlyArray<unknown>]>,
   lockTimeout,

@@ -20,6 +20,7 @@ export interface Names {
   readonly schema: string | undefined
   readonly events: string
   readonly meta: string
+  readonly spans: string
   readonly view: string
   /** Quotes one of this ledger's identifiers, with its schema where there is one. */
   readonly of: (suffix: string) => string
@@ -29,7 +30,7 @@ export interface Names {
 export const names = (prefix: string, schema?: string): Names | undefined => {
   if (!identifier.test(prefix) || (schema !== undefined && !identifier.test(schema))) return undefined
   const of = (suffix: string) => `${schema === undefined ? "" : `"${schema}".`}"${prefix}${suffix}"`
-  return { prefix, schema, events: of("events"), meta: of("meta"), view: of("view"), of }
+  return { prefix, schema, events: of("events"), meta: of("meta"), spans: of("spans"), view: of("view"), of }
 }
 
 const identifier = /^[a-z_][a-z0-9_]{0,39}$/
@@ -66,6 +67,15 @@ export const misplacedStatement = (names: Names, hex: (column: string) => string
     `SELECT 1 FROM ${names.events} AS e WHERE e."offset" = c."offset" AND ${hex("e.digest")} = c.digest)`
   ).join("")
 
+/** The spans that do not say what their events do, and those that are missing. */
+export const misspannedStatement = (names: Names): string =>
+  `SELECT 'the times of the span that ends at ' || s.through || ' are not those of its events' FROM ${names.spans} AS s ` +
+  `WHERE NOT EXISTS (SELECT 1 FROM (SELECT min(created_at) AS earliest, max(created_at) AS latest FROM ${names.events} ` +
+  `WHERE "offset" > s.through - ${spanRows} AND "offset" <= s.through) AS e ` +
+  `WHERE e.earliest = s.earliest AND e.latest = s.latest) ` +
+  `UNION ALL SELECT 'a span is missing, so that reads by time take long' FROM (SELECT count(DISTINCT through) AS spans ` +
+  `FROM ${names.spans}) AS s WHERE s.spans <> (SELECT coalesce(max("offset"), 0) / ${spanRows} FROM ${names.events})`
+
 /** A problem that stands at no offset. */
 export const problem = (what: unknown): Problem => ({ offset: null, what: String(what) })
 
@@ -95,11 +105,12 @@ export interface Statement {
   readonly params: ReadonlyArray<unknown>
 }
 
-/** The range of offsets that one statement looks at, and the statement. */
+/** A statement, and the range of offsets that it looks at: without `skip` it is known, and with it, it begins `at`. */
 interface PageStatement extends Statement {
-  readonly after: number
-  readonly through: number
+  readonly range: (at: number) => { readonly after: number; readonly through: number }
   readonly order: string
+  /** Where it is worth beginning, as a table `skip` with one row `at`. */
+  readonly skip: Statement | undefined
   /** It is made of branches, so that asking twice would cost twice. */
   readonly merged: boolean
 }
@@ -107,23 +118,34 @@ interface PageStatement extends Statement {
 /**
  * The statement that reads a page. A filter whose arrays have several members becomes one keyset branch for each member,
  * merged by offset: `IN (…) ORDER BY` would sort everything that matches. A filter that no index answers alone looks at
- * a bounded range of offsets, so that no statement runs for as long as the ledger is large.
+ * a bounded range of offsets, so that no statement runs for as long as the ledger is large; where each filter has a time,
+ * the range begins where one of those times may be.
  */
-const pageStatement = (table: string, request: PageRequest, dialect: Dialect): PageStatement => {
+const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): PageStatement => {
+  const table = names.events
   const params = new Params(dialect)
   const bind = (value: unknown): string => params.bind(value)
   const branches = request.filters.flatMap(expand)
-  const span = branches.length <= maxBranches && branches.every(isSelective) ? Number.MAX_SAFE_INTEGER : scanSpan
-  const after = request.backward ? Math.max(request.after, request.through - span) : request.after
-  const through = request.backward ? request.through : Math.min(request.through, request.after + span)
+  const isBounded = branches.length > maxBranches || !branches.every(isSelective)
+  const skip = isBounded && request.filters.every(isTimed) ? skipStatement(names, request, params) : undefined
+  const span = skip !== undefined ? 2 * spanRows : isBounded ? scanSpan : Number.MAX_SAFE_INTEGER
+  const range = request.backward
+    ? (at: number) => ({ after: Math.max(request.after, at - span), through: at })
+    : (at: number) => ({ after: at, through: Math.min(request.through, at + span) })
+  const { after, through } = range(request.backward ? request.through : request.after)
   const order = `ORDER BY "offset" ${request.backward ? "DESC" : "ASC"}`
   // without a filter every offset is there, so that the limit is the bound; as a range with two ends it would be taken
   // for a small one by a planner without statistics, which then sorts all of it for every page
   const dense = branches.length === 0
   const limit = dense ? Math.max(0, Math.min(request.limit, through - after)) : request.limit
-  const range = () =>
-    `"offset"${dense && request.backward ? " + 0" : ""} > ${bind(after)} AND ` +
-    `"offset"${dense && !request.backward ? " + 0" : ""} <= ${bind(through)}`
+  const at = "(SELECT at FROM skip)"
+  const within = () =>
+    skip === undefined
+      ? `"offset"${dense && request.backward ? " + 0" : ""} > ${bind(after)} AND ` +
+        `"offset"${dense && !request.backward ? " + 0" : ""} <= ${bind(through)}`
+      : request.backward
+      ? `"offset" <= ${at} AND "offset" > ${at} - ${span} AND "offset" > ${bind(request.after)}`
+      : `"offset" > ${at} AND "offset" <= ${at} + ${span} AND "offset" <= ${bind(request.through)}`
   const any = (filters: ReadonlyArray<StoreFilter>) =>
     balanced(filters.map((filter) => `(${predicate(filter, params)})`))
   const merged = branches.length > 1 && branches.length <= maxBranches
@@ -132,13 +154,39 @@ const pageStatement = (table: string, request: PageRequest, dialect: Dialect): P
       branches.map((branch, index) =>
         `SELECT "offset" FROM (SELECT "offset" FROM ${table} WHERE ${
           predicate(branch, params)
-        } AND ${range()} ${order} LIMIT ${bind(limit)}) AS b${index}`
+        } AND ${within()} ${order} LIMIT ${bind(limit)}) AS b${index}`
       ).join(" UNION ")
     }) AS u ${order} LIMIT ${bind(limit)}) ${order}`
     : `SELECT ${columns} FROM ${table} WHERE ${
       branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
-    }${range()} ${order} LIMIT ${bind(limit)}`
-  return { text: rows, params: params.values, after, through, order, merged }
+    }${within()} ${order} LIMIT ${bind(limit)}`
+  return { text: rows, params: params.values.slice(skip?.params.length), range, order, skip, merged }
+}
+
+const isTimed = (filter: StoreFilter): boolean => filter.createdFrom !== undefined || filter.createdUntil !== undefined
+
+/**
+ * Where the first span begins that may hold what is asked for, and is not before the request; backwards, where the last
+ * one ends. Beyond the last span nothing is known, and where one is missing nothing is skipped.
+ */
+const skipStatement = (names: Names, { after, backward, filters, through }: PageRequest, params: Params): Statement => {
+  const from = params.bind(backward ? through : after)
+  const mayHold = () =>
+    balanced(filters.map(({ createdFrom, createdUntil }) =>
+      [
+        ...createdFrom === undefined ? [] : [`latest >= ${params.bind(createdFrom)}`],
+        ...createdUntil === undefined ? [] : [`earliest < ${params.bind(createdUntil)}`]
+      ].join(" AND ")
+    ))
+  const found = backward
+    ? `CASE WHEN max(through) < ${params.bind(through)} THEN NULL ELSE coalesce(max(through) FILTER (WHERE through < ` +
+      `${params.bind(through + spanRows)} AND (${mayHold()})), 0) END`
+    : `coalesce(min(through - ${spanRows}) FILTER (WHERE through > ${
+      params.bind(after)
+    } AND (${mayHold()})), max(through))`
+  const text = `SELECT ${backward ? "min" : "max"}(at) AS at FROM (SELECT CAST(${from} AS bigint) AS at UNION ALL ` +
+    `SELECT CASE WHEN count(DISTINCT through) * ${spanRows} = max(through) THEN ${found} END FROM ${names.spans}) AS s`
+  return { text, params: params.values.slice() }
 }
 
 /** How a page is asked for, and read. */
@@ -155,21 +203,20 @@ export interface PageQuery {
 }
 
 export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect): PageQuery => {
-  const statement = pageStatement(names.events, request, dialect)
-  const { order, params, text } = statement
+  const statement = pageStatement(names, request, dialect)
+  const { order, params, skip, text } = statement
+  const first = skip === undefined ? "" : `WITH skip AS MATERIALIZED (${skip.text}) `
+  const before = skip?.params ?? []
   // one row more, so that the head is that of the rows' own snapshot
-  const withHead = (rows: string, times: number): Statement =>
-    dialect.isPositional
-      ? {
-        text: `${headRow(names, dialect, dialect.placeholder(1))} UNION ALL SELECT * FROM (${rows}) AS page`,
-        params: [request.after, ...Array.from({ length: times }, () => params).flat()]
-      }
-      : {
-        text: `${
-          headRow(names, dialect, dialect.placeholder(params.length + 1))
-        } UNION ALL SELECT * FROM (${rows}) AS page`,
-        params: [...params, request.after]
-      }
+  const withHead = (rows: string, times: number): Statement => {
+    const place = dialect.placeholder(before.length + params.length + 1)
+    return {
+      text: `${first}${headRow(names, dialect, place, skip !== undefined)} UNION ALL SELECT * FROM (${rows}) AS page`,
+      params: dialect.isPositional
+        ? [...before, request.after, ...Array.from({ length: times }, () => params).flat()]
+        : [...before, ...params, request.after]
+    }
+  }
   return {
     // it is made of branches, so that asking twice would cost twice
     whole: statement.merged ? undefined : withHead(
@@ -184,36 +231,38 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
     toPage: (all) => {
       // wherever the database puts it
       const place = all.findIndex((row) => Number(row[0]) === 0)
-      const [, incarnation, last, , digest] = setUpRow(all[place])
+      const [, incarnation, last, , digest, at] = setUpRow(all[place])
       const rows = all.toSpliced(place, 1)
       const head = Number(last ?? 0)
+      const range = statement.range(Number(at ?? (request.backward ? request.through : request.after)))
       return {
         incarnation: String(incarnation),
         head,
         digest: digest as string | null,
         rows,
-        next: nextOf(request, statement, rows, head)
+        next: nextOf(request, range, rows, head)
       }
     },
     isTooLarge: (page) => page.rows.length === 0 && request.after < page.head
   }
 }
 
-const headRow = ({ events, meta }: Names, dialect: Dialect, after: string): string =>
+const headRow = ({ events, meta }: Names, dialect: Dialect, after: string, skips: boolean): string =>
   `SELECT CAST(0 AS bigint) AS "offset", incarnation, ` +
   `CAST((SELECT "offset" FROM ${events} ORDER BY "offset" DESC LIMIT 1) AS text), NULL, ` +
   `(SELECT ${dialect.hex("digest")} FROM ${events} WHERE "offset" = ${after}), ` +
-  `${Array.from({ length: 7 }, () => "NULL").join(", ")} FROM ${meta}`
+  `${skips ? "CAST((SELECT at FROM skip) AS text)" : "NULL"}, ` +
+  `${Array.from({ length: 6 }, () => "NULL").join(", ")} FROM ${meta}`
 
 /** Where to go on after a page, see `Page.next`. */
 const nextOf = (
   request: PageRequest,
-  statement: PageStatement,
+  range: { readonly after: number; readonly through: number },
   rows: ReadonlyArray<StoredRow>,
   head: number
 ): number | null => {
   const cut = rows.length >= request.limit || payloadLength(rows) * 3 >= pageBytes
-  const last = cut ? Number(rows[rows.length - 1]![0]) : request.backward ? statement.after + 1 : statement.through
+  const last = cut ? Number(rows[rows.length - 1]![0]) : request.backward ? range.after + 1 : range.through
   return (request.backward ? last <= request.after + 1 : last >= Math.min(request.through, head)) ? null : last
 }
 
@@ -274,6 +323,9 @@ export const arrays = [
 /** How many bytes of payload make a page. */
 const pageBytes = 2 ** 23
 const scanSpan = 50_000
+
+/** How many events make a span, of which the earliest and the latest time are kept. */
+export const spanRows = 4096
 /** How many selects one statement may combine: SQLite takes 500. */
 export const maxBranches = 50
 

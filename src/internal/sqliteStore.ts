@@ -58,6 +58,7 @@ import {
   lineageOf,
   maxBranches,
   misplacedStatement,
+  misspannedStatement,
   type Names,
   names as makeNames,
   noLedger,
@@ -201,7 +202,7 @@ const open = Effect.fnUntraced(function*(
     head: read("head", (db) => headOf(db, sql)),
     reset: write("reset", function*(db) {
       for (const text of migrations.dropGuards(names)) db.run(text)
-      db.run(sql.clear)
+      for (const text of sql.clear) db.run(text)
       for (const text of migrations.guards(names)) db.run(text)
       db.run(sql.newLineage, [randomUUID(), "[]"])
     }),
@@ -227,7 +228,9 @@ const open = Effect.fnUntraced(function*(
           .map((text) =>
             problem(`the ${/^CREATE (\w+ \S+)/.exec(text)?.[1]?.toLowerCase()} is missing, or was changed`)
           )
-        const misplaced = db.values(misplacedStatement(names, hexOf)).map(([what]) => problem(what))
+        const misplaced = [misplacedStatement(names, hexOf), misspannedStatement(names)].flatMap((text) =>
+          db.values(text).map(([what]) => problem(what))
+        )
         const file = fileOf(db)
         const bytes = Number(db.values("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0]![0])
         const large = file !== null && bytes > inlineBytes ? file : undefined
@@ -476,7 +479,7 @@ const statements = (names: Names) => ({
   digests: (only: boolean) =>
     `SELECT "offset", CASE typeof(digest) WHEN 'blob' THEN ${hexOf("digest")} END FROM ${names.events} ` +
     (only ? `WHERE "offset" = ?` : `WHERE "offset" > ? AND "offset" <= ? ORDER BY "offset"`),
-  clear: `DELETE FROM ${names.events}`,
+  clear: [names.events, names.spans].map((table) => `DELETE FROM ${table}`),
   head:
     `SELECT m.incarnation, e."offset", nullif(lower(hex(e.digest)), '') FROM ${names.meta} AS m LEFT JOIN ${names.events} AS e ` +
     `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,

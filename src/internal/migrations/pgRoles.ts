@@ -28,9 +28,9 @@ export const statements = (roles: Roles): Either.Either<ReadonlyArray<string>, I
   const names = makeNames(prefix, schema)
   if (names === undefined) return Either.left(new InvalidQuery({ path: "schema", reason: badName }))
 
-  const { events, meta, of, view } = names
+  const { events, meta, of, spans, view } = names
   const kept = ["consumers", "members", "dead_letters", "projections"].map(of)
-  const log = [events, meta, view]
+  const log = [events, meta, spans, view]
   const append = appendFunction(names)
   const limited = `${quoted(writer)}, ${quoted(reader)}`
   const list = (roles: ReadonlyArray<unknown>) =>
@@ -51,9 +51,9 @@ END $$`,
       `-- who reads for long holds up a change of the owner, and that everybody else
 SET LOCAL lock_timeout = '10s'`,
       `GRANT USAGE, CREATE ON SCHEMA "${schema}" TO ${quoted(owner)}`,
-      ...[meta, of("lock"), events, ...kept].map((table) => `ALTER TABLE ${table} OWNER TO ${quoted(owner)}`),
+      ...[meta, of("lock"), events, spans, ...kept].map((table) => `ALTER TABLE ${table} OWNER TO ${quoted(owner)}`),
       `ALTER VIEW ${view} OWNER TO ${quoted(owner)}`,
-      `ALTER FUNCTION ${of("refuse")} OWNER TO ${quoted(owner)}`,
+      ...["refuse", "span"].map((name) => `ALTER FUNCTION ${of(name)} OWNER TO ${quoted(owner)}`),
       `-- it runs with the rights of its owner
 ALTER FUNCTION ${append} OWNER TO ${quoted(owner)}`
     ]),
