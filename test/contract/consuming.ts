@@ -179,6 +179,29 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           expectEvents([...first.seen, ...second.seen], yield* handle.ledger.events)
         }))
 
+      it.scopedLive("who waits to try again, for longer than the lease, keeps it", () =>
+        Effect.gen(function*() {
+          const handle = yield* open(consumers())
+          yield* handle.ledger.append(event("poison"))
+          const tries: Array<string> = []
+          const contend = (who: string) =>
+            consume(handle, {
+              delivery,
+              lease: "1 second",
+              retry: Schedule.intersect(Schedule.spaced("1500 millis"), Schedule.recurs(2)),
+              onFailure: "deadLetter",
+              handler: ({ offset }) => Effect.zipRight(Effect.sync(() => tries.push(who)), new Refused({ offset }))
+            })
+          yield* contend("first")
+          yield* until(() => tries.length === 1)
+          yield* contend("second")
+          yield* eventually(inContext(handle, Consumer.status), ([status]) =>
+            status?.lag === 0 || tries.includes("second"))
+          // another would begin again with the first try, and so for ever
+          expect(tries).toStrictEqual(["first", "first", "first"])
+          expect(yield* inContext(handle, Consumer.deadLetters("reader"))).toMatchObject([{ offset: 1, attempts: 1 }])
+        }))
+
       it.scopedLive("a log that was reset is refused before anything is handled", () =>
         Effect.gen(function*() {
           const handle = yield* open(consumers())
