@@ -10,6 +10,7 @@ import { Client } from "pg"
 import { inject } from "vitest"
 import { Consumer, Event, Ledger, Verify } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
+import { eventually } from "./contract/handle.js"
 import { runScript } from "./support/processes.js"
 import { startProxy } from "./support/proxy.js"
 import { until } from "./support/running.js"
@@ -469,6 +470,42 @@ describe("Postgres appends", () => {
         const [read] = Chunk.toReadonlyArray(yield* Stream.runCollect(Ledger.tail(0)))
         assert.deepStrictEqual(read, { ...appended, offset: 1 })
       }).pipe(Effect.provide(PgLedger.layer({ schema: newSchema() }).pipe(Layer.provide(client))))
+    }))
+})
+
+describe("an answer that is lost", () => {
+  it.scopedLive("counts no dead letter twice, and hides none that was handled", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => startProxy(url)),
+        (proxy) => Effect.sync(() => proxy.close())
+      )
+      const schema = newSchema()
+      const letters = `"${schema}"."ledger_dead_letters"`
+      const loses = <A, E, R>(statement: string, effect: Effect.Effect<A, E, R>) =>
+        Effect.gen(function*() {
+          const { committed } = proxy.lost()
+          proxy.loseAnswers(1, "answered", `${statement} ${letters}`)
+          const answer = yield* effect
+          assert.strictEqual(proxy.lost().committed, committed + 1)
+          return answer
+        })
+      yield* Effect.gen(function*() {
+        yield* Effect.flatMap(event(), Ledger.append)
+        const attempts = Effect.map(Consumer.deadLetters("reader"), (all) => all.map(({ attempts }) => attempts))
+        const replay = (handler: Effect.Effect<void, string>) =>
+          Consumer.replay({ name: "reader", handler: () => handler })
+        const buried = Effect.raceFirst(
+          Consumer.run({ name: "reader", onFailure: "deadLetter", handler: () => Effect.fail("no") }),
+          eventually(Consumer.status, ([status]) => status?.lag === 0)
+        )
+        yield* loses("INSERT INTO", buried)
+        assert.deepStrictEqual(yield* attempts, [1])
+        assert.deepStrictEqual(yield* loses("UPDATE", replay(Effect.fail("no"))), { handled: 0, failed: 1 })
+        assert.deepStrictEqual(yield* attempts, [2])
+        assert.deepStrictEqual(yield* loses("DELETE FROM", replay(Effect.void)), { handled: 1, failed: 0 })
+        assert.deepStrictEqual(yield* attempts, [])
+      }).pipe(Effect.provide(PgLedger.layerUrl(Redacted.make(proxy.url), { schema, maxConnections: 4 })))
     }))
 })
 

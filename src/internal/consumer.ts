@@ -331,7 +331,8 @@ export const replay = <E, R>(
             work,
             store.transaction(Effect.tap(consumers.settle(name, offset), (found) => found ? attempt : Effect.void))
           )
-          : Effect.zipRight(retrying(work, attempt), consumers.settle(name, offset))).pipe(
+          // it is handled, also where the answer to its removal was lost, or another replay has removed it
+          : Effect.as(Effect.zipRight(retrying(work, attempt), consumers.settle(name, offset)), true)).pipe(
             Effect.catchIf(isHandlerFailed<E>, ({ cause }) => {
               failed++
               return Effect.as(consumers.failAgain(name, offset, reasonOf(cause)), false)

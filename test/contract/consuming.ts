@@ -374,6 +374,29 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           .toStrictEqual({ _tag: "Divided", partitions: 1 })
       }))
 
+    it.scopedLive("a dead letter counts its failures, and one that is settled stays away", () =>
+      Effect.gen(function*() {
+        const handle = yield* open(consumers())
+        const store = Context.get(handle.context, ConsumerStore)
+        const acquired = yield* store.acquire({
+          name: "failing",
+          partition: 0,
+          partitions: 1,
+          holder: "first",
+          millis: 60_000
+        })
+        if (acquired._tag !== "Acquired") return expect.fail("not acquired")
+        expect(yield* store.bury(acquired.lease, 3, "first")).toBe(true)
+        expect(yield* store.bury(acquired.lease, 3, "second")).toBe(true)
+        expect(yield* store.deadLetters("failing", 0)).toMatchObject([{ offset: 3, attempts: 2, reason: "second" }])
+        yield* store.failAgain("failing", 3, "third")
+        expect(yield* store.deadLetters("failing", 0)).toMatchObject([{ offset: 3, attempts: 3, reason: "third" }])
+        expect(yield* store.settle("failing", 3)).toBe(true)
+        expect(yield* store.settle("failing", 3)).toBe(false)
+        yield* store.failAgain("failing", 3, "of another replay")
+        expect(yield* store.deadLetters("failing", 0)).toStrictEqual([])
+      }))
+
     it.scopedLive("a transaction that fails leaves nothing, and nobody else sees what is not committed", () =>
       Effect.gen(function*() {
         const handle = yield* open(consumers())
