@@ -6,6 +6,7 @@ import { Chunk, Context, Effect, Exit, Fiber, Layer, Redacted, Stream } from "ef
 import { createHash, randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
+import { inspect } from "node:util"
 import { Client } from "pg"
 import { inject } from "vitest"
 import { Consumer, Event, Ledger, Verify } from "../src/index.js"
@@ -17,8 +18,12 @@ import { until } from "./support/running.js"
 
 const url = inject("databaseUrl")
 const newSchema = () => `t${randomBytes(8).toString("hex")}`
-const open = (options: PgLedger.UrlOptions = {}) =>
-  PgLedger.layerUrl(Redacted.make(url), { schema: newSchema(), maxConnections: 4, ...options })
+const open = ({ url: at = url, ...options }: PgLedger.UrlOptions & { readonly url?: string } = {}) =>
+  PgLedger.layerUrl(Redacted.make(at), { schema: newSchema(), maxConnections: 4, ...options })
+const proxied = Effect.acquireRelease(
+  Effect.promise(() => startProxy(url)),
+  (proxy) => Effect.sync(() => proxy.close())
+)
 
 let made = 0
 const event = (over: Partial<Event.Event> = {}): Effect.Effect<Event.Event> =>
@@ -256,10 +261,7 @@ describe("Postgres in the caller's transaction", () => {
   it.scopedLive("a client that falls silent in the middle of a large batch does not keep the lock", () =>
     Effect.gen(function*() {
       const schema = newSchema()
-      const proxy = yield* Effect.acquireRelease(
-        Effect.promise(() => startProxy(url)),
-        (proxy) => Effect.sync(() => proxy.close())
-      )
+      const proxy = yield* proxied
       const lockTimeout = "2 seconds"
       const build = (url: string) =>
         Effect.map(
@@ -473,13 +475,62 @@ describe("Postgres appends", () => {
     }))
 })
 
+describe("behind a pooler", () => {
+  const preparedStatements = Effect.flatMap(
+    PgClient.PgClient,
+    (sql) => sql<{ readonly count: number }>`SELECT count(*)::int4 AS count FROM pg_prepared_statements`
+  )
+
+  it.scopedLive("notifications arrive by the URL that is given for them, and nothing is prepared by the other", () =>
+    Effect.gen(function*() {
+      const pooler = yield* proxied
+      const direct = yield* proxied
+      const schema = newSchema()
+      const context = yield* Layer.build(open({
+        url: pooler.url,
+        schema,
+        listenUrl: Redacted.make(direct.url),
+        maxConnections: 1,
+        // nothing is seen in time but what was notified
+        pollInterval: "1 hour"
+      }))
+      const reading = yield* Ledger.subscribe().pipe(
+        Stream.take(5),
+        Stream.runCollect,
+        Effect.provide(context),
+        Effect.fork
+      )
+      yield* until(() => direct.connections.some(({ listening }) => listening))
+      yield* Effect.provide(
+        Effect.forEach(dense(5), () => Effect.flatMap(event(), Ledger.append)),
+        open({ schema })
+      )
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(reading), ({ offset }) => offset), dense(5))
+      assert.deepStrictEqual(direct.connections.map(({ isListener }) => isListener), [true])
+      assert.isFalse(pooler.connections.some(({ isListener }) => isListener))
+      assert.deepStrictEqual(yield* Effect.provide(preparedStatements, context), [{ count: 0 }])
+    }))
+
+  it.live("elsewhere statements are prepared", () =>
+    Effect.gen(function*() {
+      yield* Ledger.latestOffset
+      assert.notDeepEqual(yield* preparedStatements, [{ count: 0 }])
+    }).pipe(Effect.provide(open({ maxConnections: 1 }))))
+
+  it.live("a URL for notifications that cannot be read is refused at set-up, and not shown", () =>
+    Effect.gen(function*() {
+      const layer = open({ listenUrl: Redacted.make("postgresql://ada:secret@[/agents") })
+      const error = yield* Effect.flip(Effect.provide(Ledger.latestOffset, layer))
+      assert.strictEqual(error._tag, "StoreFailure")
+      assert.include(error.message, "cannot be read")
+      assert.notInclude(inspect(error, { depth: 10 }), "secret")
+    }))
+})
+
 describe("an answer that is lost", () => {
   it.scopedLive("counts no dead letter twice, and hides none that was handled", () =>
     Effect.gen(function*() {
-      const proxy = yield* Effect.acquireRelease(
-        Effect.promise(() => startProxy(url)),
-        (proxy) => Effect.sync(() => proxy.close())
-      )
+      const proxy = yield* proxied
       const schema = newSchema()
       const letters = `"${schema}"."ledger_dead_letters"`
       const loses = <A, E, R>(statement: string, effect: Effect.Effect<A, E, R>) =>
