@@ -32,6 +32,8 @@ import * as StoreLedger from "./StoreLedger.js"
  * - `create`: whether a ledger is made where there is none, true unless told
  * - `durability`: `full` (the default) survives a crash of the server; `relaxed` commits without waiting for its disk
  * - `lockTimeout`: how long an append waits for another transaction that appends, 10 seconds unless told
+ * - `maxLockHold`: how long a transaction of the caller's may stand idle once it has appended, and others wait for it;
+ *   then the server ends it with its connection, and its next statement fails. For ever, unless told, or set on the server
  * - `listen`: false where LISTEN cannot work, as behind a transaction pooler; subscribers then look four times a second,
  *   and statements are not prepared. Otherwise they have one connection of their own, as long as there are any
  * - `listenUrl`: where that connection is made instead, for a pooler beside which the same database can be reached
@@ -46,6 +48,7 @@ export interface Options extends StoreLedger.Options {
   readonly create?: boolean | undefined
   readonly durability?: "full" | "relaxed" | undefined
   readonly lockTimeout?: Duration.DurationInput | undefined
+  readonly maxLockHold?: Duration.DurationInput | undefined
   readonly listen?: boolean | undefined
   readonly listenUrl?: Redacted.Redacted | undefined
 }
@@ -242,6 +245,7 @@ const open = (options: Options, pool: Pg.Pool | undefined) =>
       durability: options.durability ?? "full",
       lockTimeout: options.lockTimeout ?? "10 seconds",
       commitTimeout: options.commitTimeout ?? "1 minute",
+      maxLockHold: options.maxLockHold,
       pool,
       prepared: options.listen !== false && url === undefined
     })

@@ -2,7 +2,7 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Context, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
+import { Chunk, Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
 import { createHash, randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
@@ -359,6 +359,61 @@ describe("Postgres in the caller's transaction", () => {
           current_setting('enable_seqscan') AS seqscan`
       }))
       assert.deepStrictEqual(settings, [{ commits: "on", lock: "1234ms", seqscan: "on" }])
+    }))
+})
+
+describe("maxLockHold", () => {
+  it.scopedLive("a transaction that stands idle after its append is ended, and the others go on", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const context = yield* Layer.build(open({ schema, maxLockHold: "300 millis" }))
+      const sql = Context.get(context, PgClient.PgClient)
+      const appended = yield* Effect.makeLatch()
+      const woken = yield* Effect.makeLatch()
+      const idle = yield* Effect.flatMap(event(), Ledger.append).pipe(
+        Effect.zipRight(appended.open),
+        Effect.zipRight(woken.await),
+        Effect.zipRight(sql`SELECT 1`),
+        sql.withTransaction,
+        Effect.provide(context),
+        Effect.exit,
+        Effect.fork
+      )
+      yield* appended.await
+      const one = yield* event()
+      yield* Effect.gen(function*() {
+        assert.strictEqual((yield* Ledger.append(one))._tag, "Appended")
+        yield* woken.open
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(idle)))
+        assert.deepStrictEqual((yield* Ledger.events).map(({ id }) => id), [one.id])
+      }).pipe(Effect.provide(open({ schema })))
+      // and its client has other connections
+      assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, context), 1)
+    }))
+
+  it.scopedLive("lowers what the caller has set, raises nothing, and ends with the transaction", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const context = yield* Layer.build(open({ schema, maxConnections: 1 }))
+      const sql = Context.get(context, PgClient.PgClient)
+      const name = "idle_in_transaction_session_timeout"
+      const setting = Effect.map(
+        sql<{ readonly value: string }>`SELECT current_setting(${name}) AS value`,
+        ([row]) => row!.value
+      )
+      const afterAppend = (before: string, maxLockHold: Duration.DurationInput) =>
+        sql.withTransaction(
+          sql`SELECT set_config(${name}, ${before}, true)`.pipe(
+            Effect.zipRight(Effect.flatMap(event(), Ledger.append)),
+            Effect.zipRight(setting)
+          )
+        ).pipe(Effect.provide(PgLedger.layer({ schema, maxLockHold })), Effect.provide(context))
+      const before = yield* setting
+      for (const [set, expected] of [["0", "90s"], ["1d", "90s"], ["91s", "90s"], ["1min", "1min"], ["7s", "7s"]]) {
+        assert.strictEqual(yield* afterAppend(set!, "90 seconds"), expected)
+      }
+      assert.strictEqual(yield* afterAppend("0", Duration.infinity), "2147483647ms")
+      assert.strictEqual(yield* setting, before)
     }))
 })
 
