@@ -119,7 +119,7 @@ export class ConsumerStore extends Context.Tag("effect-ledger/ConsumerStore")<Co
   readonly bury: (lease: Lease, offset: number, reason: string) => Effect.Effect<boolean, StoreError>
   /** The dead letters of a consumer after an offset, in offset order, at most 1,000. */
   readonly deadLetters: (name: string, after: number) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
-  /** Counts one more failure of a dead letter. */
+  /** Counts one more failure of a dead letter, if it is still there. */
   readonly failAgain: (name: string, offset: number, reason: string) => Effect.Effect<void, StoreError>
   /** Removes a dead letter; false when there is none. */
   readonly settle: (name: string, offset: number) => Effect.Effect<boolean, StoreError>

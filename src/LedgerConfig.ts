@@ -19,7 +19,7 @@ import * as Redacted from "effect/Redacted"
 import type { ConsumerStore } from "./ConsumerStore.js"
 import * as internal from "./internal/backend.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
-import type { SetupError } from "./LedgerError.js"
+import { type SetupError, StoreFailure } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
 import * as MemoryLedger from "./MemoryLedger.js"
 import type * as StoreLedger from "./StoreLedger.js"
@@ -46,8 +46,9 @@ export interface LedgerConfig {
 }
 
 /**
- * What {@link layerUrl} can be told: `schema` is for Postgres only; with `create: false` a ledger that is not there is a
- * failure.
+ * What {@link layerUrl} can be told, of which each backend takes what has a meaning there: `schema` is for Postgres only,
+ * and a ledger in memory has neither `prefix` nor `durability`. With `create: false` a ledger that is not there is a
+ * `StoreFailure`, and one in memory never is.
  *
  * @since 0.1.0
  * @category models
@@ -75,7 +76,8 @@ const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => 
 
 /**
  * Reads `DATABASE_URL`, `LEDGER_PREFIX`, `LEDGER_SCHEMA`, `LEDGER_DURABILITY` (`full` or `relaxed`) and
- * `LEDGER_REQUIRE_DURABLE` (with `true`, a missing `DATABASE_URL` is an error instead of a ledger in memory).
+ * `LEDGER_REQUIRE_DURABLE` (with `true`, a missing `DATABASE_URL` is an error instead of a ledger in memory). What has no
+ * meaning for the backend that is selected is read, and changes nothing: see {@link Options}.
  *
  * @example
  * ```ts
@@ -159,7 +161,9 @@ const layerBackend = (
 ): Layer.Layer<Ledger | LedgerAdmin | LedgerStore | ConsumerStore, SetupError> => {
   switch (backend._tag) {
     case "Memory":
-      return Layer.orDie(MemoryLedger.layerWith(options))
+      return options.create === false
+        ? Layer.fail(new StoreFailure({ method: "open", cause: new Error("there is no ledger in memory to open") }))
+        : Layer.orDie(MemoryLedger.layerWith(options))
     case "Sqlite":
       return Layer.unwrapEffect(Effect.map(
         internal.load(() => import("./SqliteLedger.js"), "@effect/sql-sqlite-node"),

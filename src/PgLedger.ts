@@ -32,8 +32,12 @@ import * as StoreLedger from "./StoreLedger.js"
  * - `create`: whether a ledger is made where there is none, true unless told
  * - `durability`: `full` (the default) survives a crash of the server; `relaxed` commits without waiting for its disk
  * - `lockTimeout`: how long an append waits for another transaction that appends, 10 seconds unless told
+ * - `maxLockHold`: how long a transaction of the caller's may stand idle once it has appended, and others wait for it;
+ *   then the server ends it with its connection, and its next statement fails. For ever, unless told, or set on the server
  * - `listen`: false where LISTEN cannot work, as behind a transaction pooler; subscribers then look four times a second,
  *   and statements are not prepared. Otherwise they have one connection of their own, as long as there are any
+ * - `listenUrl`: where that connection is made instead, for a pooler beside which the same database can be reached
+ *   directly; statements are not prepared either
  *
  * @since 0.1.0
  * @category models
@@ -44,7 +48,9 @@ export interface Options extends StoreLedger.Options {
   readonly create?: boolean | undefined
   readonly durability?: "full" | "relaxed" | undefined
   readonly lockTimeout?: Duration.DurationInput | undefined
+  readonly maxLockHold?: Duration.DurationInput | undefined
   readonly listen?: boolean | undefined
+  readonly listenUrl?: Redacted.Redacted | undefined
 }
 
 /**
@@ -71,6 +77,7 @@ export interface ReadonlyOptions extends
     | "prefix"
     | "schema"
     | "listen"
+    | "listenUrl"
     | "maxConnections"
     | "connectTimeout"
     | "commitTimeout"
@@ -223,21 +230,26 @@ const over = (options: Options, pool: Pg.Pool | undefined) =>
   StoreLedger.layerWith(options).pipe(Layer.provideMerge(Layer.scopedContext(open(options, pool))))
 
 const open = (options: Options, pool: Pg.Pool | undefined) =>
-  Effect.flatMap(PgClient.PgClient, (client) =>
-    pgStore.make(client, {
+  Effect.gen(function*() {
+    const client = yield* PgClient.PgClient
+    const { listenUrl: url } = options
+    if (url !== undefined) yield* Effect.mapError(configOf(url), connectError)
+    return yield* pgStore.make(client, {
       prefix: options.prefix ?? "ledger_",
       schema: options.schema,
       listen: (channel) =>
         options.listen === false
           ? Stream.repeatEffect(Effect.sleep("250 millis"))
-          : listen(client.config, channel),
+          : listen(url === undefined ? client.config : { url }, channel),
       create: options.create,
       durability: options.durability ?? "full",
       lockTimeout: options.lockTimeout ?? "10 seconds",
       commitTimeout: options.commitTimeout ?? "1 minute",
+      maxLockHold: options.maxLockHold,
       pool,
-      prepared: options.listen !== false
-    }))
+      prepared: options.listen !== false && url === undefined
+    })
+  })
 
 const withPool = <A>(
   url: Redacted.Redacted,
@@ -258,13 +270,21 @@ const connectError = (error: unknown): SetupError => {
   return failure._tag === "TransactionAborted" ? new StoreFailure({ method: "connect", cause: failure }) : failure
 }
 
+// as separate fields: a connection string could be printed from the pool's options, password and all
+const configOf = (url: Redacted.Redacted): Effect.Effect<Pg.ClientConfig, SqlError> =>
+  Effect.try({
+    try: () => ConnectionString.parseIntoClientConfig(Redacted.value(url)),
+    // what the parser throws may quote the URL
+    catch: () => new SqlError({ cause: new Error("the connection URL cannot be read"), message: "connect" })
+  })
+
 const pool = (url: Redacted.Redacted, options: UrlOptions) =>
   Effect.acquireRelease(
-    Effect.try({
-      try: () => {
+    Effect.map(
+      configOf(url),
+      (config) => {
         const pool = new Pg.Pool({
-          // as separate fields: a connection string could be printed from the pool's options, password and all
-          ...ConnectionString.parseIntoClientConfig(Redacted.value(url)),
+          ...config,
           max: options.maxConnections ?? 10,
           connectionTimeoutMillis: Duration.toMillis(options.connectTimeout ?? "5 seconds"),
           keepAlive: true,
@@ -273,9 +293,7 @@ const pool = (url: Redacted.Redacted, options: UrlOptions) =>
         // an idle connection that dies is replaced when the next one is needed
         pool.on("error", () => {})
         return pool
-      },
-      // what the parser throws may quote the URL
-      catch: () => new SqlError({ cause: new Error("the connection URL cannot be read"), message: "connect" })
-    }),
+      }
+    ),
     (pool) => Effect.promise(() => pool.end()).pipe(Effect.interruptible, Effect.timeoutOption("1 second"))
   )

@@ -44,7 +44,7 @@ export interface Projection<S, I = unknown> {
 
 /**
  * The state after every event up to `offset`, and how many events it is known to be behind (0: it was the whole log when
- * it was last looked at).
+ * it was last looked at). While it is built, that says how many are to come.
  *
  * @since 0.1.0
  * @category models
@@ -115,7 +115,8 @@ export const open = <S, I>(
 /**
  * Goes on from where this version was last saved, in the ledger's database, and saves as it goes: every `saveInterval` (1
  * second, unless told) in which something changed, and when the scope ends. A version that was never saved is folded from
- * the beginning, beside an older one, which is removed when the new one has caught up.
+ * the beginning, beside an older one, which is removed when the new one has caught up. Until then the old one can be
+ * opened as well, and `current` of the new one is what has been folded so far, with a `lag`.
  *
  * Fails with `LedgerReplaced` when the saved state is that of another log: then {@link discard} it.
  *
@@ -245,14 +246,15 @@ const start = <S, I>(
   { apply, filter, name, version }: Projection<S, I>,
   initial: S,
   after: After
-): Effect.Effect<Fold<S>, never, Ledger | Scope.Scope> =>
+): Effect.Effect<Fold<S>, ProjectionError, Ledger | Scope.Scope> =>
   Effect.gen(function*() {
     const ledger = yield* Ledger
-    let standing: Standing<S> = { state: initial, offset: typeof after === "number" ? after : after.after, lag: 0 }
+    /** How far the log is known to reach. */
+    let head = yield* patiently(ledger.latestOffset)
+    const at = (state: S, offset: number): Standing<S> => ({ state, offset, lag: Math.max(0, head - offset) })
+    let standing = at(initial, typeof after === "number" ? after : after.after)
     let failure: Cause.Cause<ProjectionError> | undefined
     let complete = false
-    /** How far the log is known to reach. */
-    let head = 0
     /** Grows with each change. */
     let generation = 0
     const waiting = new Set<() => void>()
@@ -279,11 +281,12 @@ const start = <S, I>(
                 head = Math.max(head, offset + one.lag)
                 break
               case "CaughtUp":
-                offset = one.head
+                // the caller's transaction may have seen further when it began
+                offset = head = one.head
                 complete = true
             }
           }
-          standing = { state, offset, lag: Math.max(0, head - offset) }
+          standing = at(state, offset)
           publish()
           return Effect.void
         })

@@ -271,6 +271,24 @@ describe("the Layer that is selected", () => {
       expect(tables.map((row) => String(row["table_name"]))).toContain("ledger_events")
     }).pipe(Effect.scoped))
 
+  it.live.each(["", "memory:", ":memory:"])(
+    "%j with create: false is a StoreFailure: nothing was there before",
+    (url) =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(
+          Effect.provide(Ledger.latestOffset, LedgerConfig.layerUrl(Redacted.make(url), { create: false }))
+        )
+        expect(error).toMatchObject({ _tag: "StoreFailure", method: "open" })
+        expect(error.message).toContain("there is no ledger")
+      })
+  )
+
+  it.live("in memory there is nothing that a prefix, a schema or the durability could change", () =>
+    Effect.gen(function*() {
+      const environment = { LEDGER_PREFIX: "log_", LEDGER_SCHEMA: "tenant_7", LEDGER_DURABILITY: "relaxed" }
+      expect(yield* Effect.provide(appendOne, layer(environment))).toMatchObject({ _tag: "Appended", offset: 1 })
+    }))
+
   it.live("fails with the ConfigError, through layer, layerConfig and layerUrl", () =>
     Effect.gen(function*() {
       const url = "mysql://ada:secret@h/d"

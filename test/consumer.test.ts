@@ -1,7 +1,19 @@
 /** Consumers where they are hard: processes that are killed or suspended, servers that die. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Fiber, type Layer, Logger, Option, Redacted, type Scope } from "effect"
+import {
+  Context,
+  Duration,
+  Effect,
+  Fiber,
+  type Layer,
+  Logger,
+  Option,
+  Redacted,
+  Schedule,
+  type Scope,
+  TestClock
+} from "effect"
 import { randomBytes, randomInt } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -139,6 +151,32 @@ for (const backend of ["SQLite", "Postgres"] as const) {
       }))
   })
 }
+
+it.scoped("exactly once: what a rollback takes from the lease is given back at once", () =>
+  Effect.gen(function*() {
+    const { context, ledger } = yield* open(SqliteLedger.layerFile(":memory:"))
+    yield* ledger.append(yield* Event.create({ runId: "run", turn: 1, kind: "agent.spoke", actor: "ada", payload: {} }))
+    const working = yield* Effect.makeLatch()
+    const failing = yield* Effect.makeLatch()
+    const run = Consumer.run({
+      name: "reader",
+      delivery: "exactlyOnce",
+      // renewed each second, and good for three
+      lease: "4 seconds",
+      retry: Schedule.spaced("1 hour"),
+      handler: () => Effect.zipRight(working.open, Effect.zipRight(failing.await, Effect.fail("no")))
+    })
+    yield* Effect.forkScoped(Effect.provide(run, context))
+    yield* working.await
+    yield* TestClock.adjust("3500 millis")
+    yield* failing.open
+    const [status] = yield* Consumer.status.pipe(
+      // the clock stands still: nothing else renews it
+      Effect.repeat({ until: ([status]) => status?.holder !== null, times: 1000 }),
+      Effect.provide(context)
+    )
+    assert.isNotNull(status?.holder)
+  }))
 
 describe("Postgres", () => {
   it.scopedLive("exactly once: the transaction of a suspended holder is ended by the server", () =>

@@ -2,22 +2,28 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Context, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
+import { Chunk, Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Stream } from "effect"
 import { createHash, randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
+import { inspect } from "node:util"
 import { Client } from "pg"
 import { inject } from "vitest"
 import { Consumer, Event, Ledger, Verify } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
+import { eventually } from "./contract/handle.js"
 import { runScript } from "./support/processes.js"
 import { startProxy } from "./support/proxy.js"
 import { until } from "./support/running.js"
 
 const url = inject("databaseUrl")
 const newSchema = () => `t${randomBytes(8).toString("hex")}`
-const open = (options: PgLedger.UrlOptions = {}) =>
-  PgLedger.layerUrl(Redacted.make(url), { schema: newSchema(), maxConnections: 4, ...options })
+const open = ({ url: at = url, ...options }: PgLedger.UrlOptions & { readonly url?: string } = {}) =>
+  PgLedger.layerUrl(Redacted.make(at), { schema: newSchema(), maxConnections: 4, ...options })
+const proxied = Effect.acquireRelease(
+  Effect.promise(() => startProxy(url)),
+  (proxy) => Effect.sync(() => proxy.close())
+)
 
 let made = 0
 const event = (over: Partial<Event.Event> = {}): Effect.Effect<Event.Event> =>
@@ -255,10 +261,7 @@ describe("Postgres in the caller's transaction", () => {
   it.scopedLive("a client that falls silent in the middle of a large batch does not keep the lock", () =>
     Effect.gen(function*() {
       const schema = newSchema()
-      const proxy = yield* Effect.acquireRelease(
-        Effect.promise(() => startProxy(url)),
-        (proxy) => Effect.sync(() => proxy.close())
-      )
+      const proxy = yield* proxied
       const lockTimeout = "2 seconds"
       const build = (url: string) =>
         Effect.map(
@@ -356,6 +359,61 @@ describe("Postgres in the caller's transaction", () => {
           current_setting('enable_seqscan') AS seqscan`
       }))
       assert.deepStrictEqual(settings, [{ commits: "on", lock: "1234ms", seqscan: "on" }])
+    }))
+})
+
+describe("maxLockHold", () => {
+  it.scopedLive("a transaction that stands idle after its append is ended, and the others go on", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const context = yield* Layer.build(open({ schema, maxLockHold: "300 millis" }))
+      const sql = Context.get(context, PgClient.PgClient)
+      const appended = yield* Effect.makeLatch()
+      const woken = yield* Effect.makeLatch()
+      const idle = yield* Effect.flatMap(event(), Ledger.append).pipe(
+        Effect.zipRight(appended.open),
+        Effect.zipRight(woken.await),
+        Effect.zipRight(sql`SELECT 1`),
+        sql.withTransaction,
+        Effect.provide(context),
+        Effect.exit,
+        Effect.fork
+      )
+      yield* appended.await
+      const one = yield* event()
+      yield* Effect.gen(function*() {
+        assert.strictEqual((yield* Ledger.append(one))._tag, "Appended")
+        yield* woken.open
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(idle)))
+        assert.deepStrictEqual((yield* Ledger.events).map(({ id }) => id), [one.id])
+      }).pipe(Effect.provide(open({ schema })))
+      // and its client has other connections
+      assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, context), 1)
+    }))
+
+  it.scopedLive("lowers what the caller has set, raises nothing, and ends with the transaction", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const context = yield* Layer.build(open({ schema, maxConnections: 1 }))
+      const sql = Context.get(context, PgClient.PgClient)
+      const name = "idle_in_transaction_session_timeout"
+      const setting = Effect.map(
+        sql<{ readonly value: string }>`SELECT current_setting(${name}) AS value`,
+        ([row]) => row!.value
+      )
+      const afterAppend = (before: string, maxLockHold: Duration.DurationInput) =>
+        sql.withTransaction(
+          sql`SELECT set_config(${name}, ${before}, true)`.pipe(
+            Effect.zipRight(Effect.flatMap(event(), Ledger.append)),
+            Effect.zipRight(setting)
+          )
+        ).pipe(Effect.provide(PgLedger.layer({ schema, maxLockHold })), Effect.provide(context))
+      const before = yield* setting
+      for (const [set, expected] of [["0", "90s"], ["1d", "90s"], ["91s", "90s"], ["1min", "1min"], ["7s", "7s"]]) {
+        assert.strictEqual(yield* afterAppend(set!, "90 seconds"), expected)
+      }
+      assert.strictEqual(yield* afterAppend("0", Duration.infinity), "2147483647ms")
+      assert.strictEqual(yield* setting, before)
     }))
 })
 
@@ -469,6 +527,91 @@ describe("Postgres appends", () => {
         const [read] = Chunk.toReadonlyArray(yield* Stream.runCollect(Ledger.tail(0)))
         assert.deepStrictEqual(read, { ...appended, offset: 1 })
       }).pipe(Effect.provide(PgLedger.layer({ schema: newSchema() }).pipe(Layer.provide(client))))
+    }))
+})
+
+describe("behind a pooler", () => {
+  const preparedStatements = Effect.flatMap(
+    PgClient.PgClient,
+    (sql) => sql<{ readonly count: number }>`SELECT count(*)::int4 AS count FROM pg_prepared_statements`
+  )
+
+  it.scopedLive("notifications arrive by the URL that is given for them, and nothing is prepared by the other", () =>
+    Effect.gen(function*() {
+      const pooler = yield* proxied
+      const direct = yield* proxied
+      const schema = newSchema()
+      const context = yield* Layer.build(open({
+        url: pooler.url,
+        schema,
+        listenUrl: Redacted.make(direct.url),
+        maxConnections: 1,
+        // nothing is seen in time but what was notified
+        pollInterval: "1 hour"
+      }))
+      const reading = yield* Ledger.subscribe().pipe(
+        Stream.take(5),
+        Stream.runCollect,
+        Effect.provide(context),
+        Effect.fork
+      )
+      yield* until(() => direct.connections.some(({ listening }) => listening))
+      yield* Effect.provide(
+        Effect.forEach(dense(5), () => Effect.flatMap(event(), Ledger.append)),
+        open({ schema })
+      )
+      assert.deepStrictEqual(Array.from(yield* Fiber.join(reading), ({ offset }) => offset), dense(5))
+      assert.deepStrictEqual(direct.connections.map(({ isListener }) => isListener), [true])
+      assert.isFalse(pooler.connections.some(({ isListener }) => isListener))
+      assert.deepStrictEqual(yield* Effect.provide(preparedStatements, context), [{ count: 0 }])
+    }))
+
+  it.live("elsewhere statements are prepared", () =>
+    Effect.gen(function*() {
+      yield* Ledger.latestOffset
+      assert.notDeepEqual(yield* preparedStatements, [{ count: 0 }])
+    }).pipe(Effect.provide(open({ maxConnections: 1 }))))
+
+  it.live("a URL for notifications that cannot be read is refused at set-up, and not shown", () =>
+    Effect.gen(function*() {
+      const layer = open({ listenUrl: Redacted.make("postgresql://ada:secret@[/agents") })
+      const error = yield* Effect.flip(Effect.provide(Ledger.latestOffset, layer))
+      assert.strictEqual(error._tag, "StoreFailure")
+      assert.include(error.message, "cannot be read")
+      assert.notInclude(inspect(error, { depth: 10 }), "secret")
+    }))
+})
+
+describe("an answer that is lost", () => {
+  it.scopedLive("counts no dead letter twice, and hides none that was handled", () =>
+    Effect.gen(function*() {
+      const proxy = yield* proxied
+      const schema = newSchema()
+      const letters = `"${schema}"."ledger_dead_letters"`
+      const loses = <A, E, R>(statement: string, effect: Effect.Effect<A, E, R>) =>
+        Effect.gen(function*() {
+          const { committed } = proxy.lost()
+          proxy.loseAnswers(1, "answered", `${statement} ${letters}`)
+          const answer = yield* effect
+          assert.strictEqual(proxy.lost().committed, committed + 1)
+          return answer
+        })
+      yield* Effect.gen(function*() {
+        yield* Effect.flatMap(event(), Ledger.append)
+        const attempts = Effect.map(Consumer.deadLetters("reader"), (all) => all.map(({ attempts }) => attempts))
+        const replay = (handler: Effect.Effect<void, string>) =>
+          Consumer.replay({ name: "reader", handler: () => handler })
+        const buried = Effect.raceFirst(
+          Consumer.run({ name: "reader", onFailure: "deadLetter", handler: () => Effect.fail("no") }),
+          eventually(Consumer.status, ([status]) => status?.lag === 0)
+        )
+        yield* loses("INSERT INTO", buried)
+        assert.deepStrictEqual(yield* attempts, [1])
+        assert.deepStrictEqual(yield* loses("UPDATE", replay(Effect.fail("no"))), { handled: 0, failed: 1 })
+        assert.deepStrictEqual(yield* attempts, [2])
+        assert.deepStrictEqual(yield* loses("DELETE FROM", replay(Effect.void)), { handled: 1, failed: 0 })
+        assert.deepStrictEqual(yield* attempts, [])
+      }).pipe(Effect.provide(PgLedger.layerUrl(Redacted.make(proxy.url), { schema, maxConnections: 4 })))
     }))
 })
 

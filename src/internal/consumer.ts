@@ -165,9 +165,12 @@ const partition = <E, R>(
     let saved = start
     /** Everything up to here is dealt with, though it may not be saved yet. */
     let seen = start.offset
+    /** A transaction has written the lease's row, and has not ended. */
+    let locked = false
 
     const kept = (isKept: boolean): Effect.Effect<void, Yielded> =>
       isKept ? Effect.void : new Yielded({ reason: "the lease is lost, and another process may have it" })
+    const renew = Effect.flatMap(patiently(consumers.renew(lease, setting.leaseMillis)), kept)
     const save = (position: Position) =>
       Effect.flatMap(patiently(consumers.save(lease, position, setting.leaseMillis)), kept).pipe(
         Effect.tap(() => {
@@ -204,10 +207,17 @@ const partition = <E, R>(
     ): Effect.Effect<void, Exclude<E2 | StoreError, Away> | Yielded, R2> =>
       Effect.suspend(() => {
         const position = positionOf(start.incarnation, event)
+        const fence = Effect.flatMap(consumers.save(lease, position, setting.leaseMillis), kept)
+        const lock = Effect.sync(() => {
+          locked = true
+        })
         return store.transaction(
-          Effect.zipRight(Effect.flatMap(consumers.save(lease, position, setting.leaseMillis), kept), effect),
+          Effect.zipRight(Effect.zipRight(fence, lock), effect),
           { maxIdle: setting.leaseMillis }
         ).pipe(
+          Effect.ensuring(Effect.sync(() => {
+            locked = false
+          })),
           Effect.tap(() => {
             saved = position
           }),
@@ -220,17 +230,21 @@ const partition = <E, R>(
         )
       })
     const once = (events: Arr.NonEmptyReadonlyArray<RecordedEvent>) =>
-      fenced(Arr.lastNonEmpty(events), Effect.forEach(events, attempt, { discard: true }))
+      Effect.tapError(
+        fenced(Arr.lastNonEmpty(events), Effect.forEach(events, attempt, { discard: true })),
+        // with the transaction, what it had added to the lease was rolled back
+        (error) => isHandlerFailed(error) ? renew : Effect.void
+      )
     const exactlyOnce = (
       events: Arr.NonEmptyReadonlyArray<RecordedEvent>
-    ): Effect.Effect<void, E | Yielded | Exclude<StoreError, Away>, R> =>
+    ): Effect.Effect<void, E | Yielded | Exclude<StoreError, StoreUnavailable>, R> =>
       events.length > 1
         ? Effect.catchIf(once(events), isHandlerFailed<E>, () =>
           // one by one, to find out which of them it is
           Effect.forEach(events, (event) => exactlyOnce([event]), { discard: true }))
         : Effect.catchAll(
           retrying(setting, once(events)),
-          (error): Effect.Effect<void, E | Yielded | Exclude<StoreError, Away>> =>
+          (error): Effect.Effect<void, E | Yielded | Exclude<StoreError, StoreUnavailable>> =>
             !isHandlerFailed<E>(error)
               ? Effect.fail(error)
               : setting.deadLetters
@@ -263,7 +277,6 @@ const partition = <E, R>(
         )
       }))
 
-    const renew = Effect.flatMap(patiently(consumers.renew(lease, setting.leaseMillis)), kept)
     // passing over what is filtered out is progress too
     const rest = Effect.suspend(() =>
       seen <= saved.offset ? renew : Effect.flatMap(
@@ -272,8 +285,8 @@ const partition = <E, R>(
       )
     )
     const beat = Effect.flatMap(turns.withPermitsIfAvailable(1)(rest), (rested) =>
-      // in a transaction the lease's row is locked: nobody can take it
-      Option.isSome(rested) || setting.exactlyOnce ? Effect.void : renew)
+      // a row that is locked can be taken by nobody, and not be renewed either
+      Option.isSome(rested) || locked ? Effect.void : renew)
     const heartbeat = Effect.forever(Effect.zipRight(Effect.sleep(setting.tick), beat))
 
     yield* ledger.follow({
@@ -318,7 +331,8 @@ export const replay = <E, R>(
             work,
             store.transaction(Effect.tap(consumers.settle(name, offset), (found) => found ? attempt : Effect.void))
           )
-          : Effect.zipRight(retrying(work, attempt), consumers.settle(name, offset))).pipe(
+          // it is handled, also where the answer to its removal was lost, or another replay has removed it
+          : Effect.as(Effect.zipRight(retrying(work, attempt), consumers.settle(name, offset)), true)).pipe(
             Effect.catchIf(isHandlerFailed<E>, ({ cause }) => {
               failed++
               return Effect.as(consumers.failAgain(name, offset, reasonOf(cause)), false)

@@ -119,7 +119,10 @@ export const make = (
       )),
     deadLetters: (name, after) =>
       Effect.sync(() => lettersOf(name).filter((letter) => letter.offset > after).slice(0, 1000)),
-    failAgain: (name, offset, reason) => timed((now) => fail(name, offset, reason, now)),
+    failAgain: (name, offset, reason) =>
+      timed((now) => {
+        if (state.deadLetters.get(name)?.has(offset) === true) fail(name, offset, reason, now)
+      }),
     settle: (name, offset) => changeLetter(name, offset, () => state.deadLetters.get(name)?.delete(offset) ?? false),
     consumers: timed((now) =>
       Array.from(state.consumers).sort(([self], [that]) => self < that ? -1 : 1).flatMap(([name, all]) =>

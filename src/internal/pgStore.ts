@@ -62,6 +62,8 @@ export interface Options {
   readonly lockTimeout: Duration.DurationInput
   /** How long the server may take to answer a statement. */
   readonly commitTimeout: Duration.DurationInput
+  /** How long the caller's transaction may stand idle once it has appended. */
+  readonly maxLockHold?: Duration.DurationInput | undefined
   /** The client's pool, where it is ours: asked directly it takes half the time. */
   readonly pool: Pool | undefined
   /** Whether statements are prepared, which a pooler of transactions does not bear. */
@@ -146,6 +148,12 @@ export const make = Effect.fnUntraced(function*(
       (effect) => connections.alone(connection, effect)
     )
 
+  /** In the caller's transaction, which has the ledger's lock now. */
+  const limitIdle = (connection: Connection): Effect.Effect<unknown, SqlError> =>
+    options.maxLockHold === undefined
+      ? Effect.void
+      : connection.executeRaw(sql.limitIdle, [Duration.toMillis(options.maxLockHold)])
+
   const channel = `effect_ledger_${createHash("md5").update(names.events).digest("hex")}`
   let notifier: Fiber.RuntimeFiber<void> | undefined
   let again = false
@@ -189,7 +197,10 @@ export const make = Effect.fnUntraced(function*(
         (answers) => resultsOf(groups, calls.flatMap((call, index) => outcomesOf(call, answers[index]!)))
       )
     return Effect.flatMap(connections.joined, (joined) => {
-      if (joined !== undefined) return inSavepoint(joined, "append", callAll(on(joined), full ? "on" : "", channel))
+      if (joined !== undefined) {
+        const call = callAll(on(joined), full ? "on" : "", channel)
+        return inSavepoint(joined, "append", Effect.zipLeft(call, limitIdle(joined)))
+      }
       const write = (execute: Execute) => callAll(execute, full ? "on" : "off", null)
       return retryTransient(
         calls.length === 1 && !isolated
@@ -514,6 +525,11 @@ const statements = (names: Names, lockTimeout: number) => ({
   notify: "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, 'appended')",
   newLineage: `UPDATE ${names.meta} SET incarnation = $1, lineage = $2`,
   lineage: `SELECT lineage FROM ${names.meta}`,
+  // a setting of 0 is no limit, and the largest is that of int4
+  limitIdle:
+    `SELECT set_config(s.name, greatest(1, least($1::numeric, 2147483647, nullif(extract(epoch FROM s.now) * 1000, 0)))` +
+    `::int4::text, true) FROM (SELECT name, current_setting(name)::interval AS now ` +
+    `FROM (VALUES ('idle_in_transaction_session_timeout')) AS s (name)) AS s`,
   lock: lockStatement(names),
   digests: `SELECT "offset", ${
     hexOf("digest")

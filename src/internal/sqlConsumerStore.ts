@@ -75,11 +75,17 @@ export const make = (options: Options): Context.Tag.Service<ConsumerStore> => {
     `UPDATE ${consumers} SET incarnation = :incarnation, "offset" = :offset, digest = :digest, expires_at = :now + :millis
     WHERE ${held} RETURNING 1`
   )
+  const attempts = statement(
+    "deadLetters",
+    `SELECT attempts FROM ${deadLetters} WHERE name = :name AND "offset" = :offset`
+  )
+  // the number is given instead of counted up, so that a statement whose answer was lost can be repeated
   const bury = statement(
     "bury",
     `INSERT INTO ${deadLetters} (name, "offset", reason, attempts, failed_at)
-    SELECT name, CAST(:offset AS bigint), CAST(:reason AS text), 1, :now FROM ${consumers} WHERE ${held}
-    ON CONFLICT (name, "offset") DO UPDATE SET reason = excluded.reason, attempts = ${deadLetters}.attempts + 1,
+    SELECT name, CAST(:offset AS bigint), CAST(:reason AS text), CAST(:attempts AS integer), :now
+    FROM ${consumers} WHERE ${held}
+    ON CONFLICT (name, "offset") DO UPDATE SET reason = excluded.reason, attempts = excluded.attempts,
       failed_at = excluded.failed_at
     RETURNING 1`
   )
@@ -90,7 +96,7 @@ export const make = (options: Options): Context.Tag.Service<ConsumerStore> => {
   )
   const failAgain = statement(
     "failAgain",
-    `UPDATE ${deadLetters} SET reason = :reason, attempts = attempts + 1, failed_at = :now
+    `UPDATE ${deadLetters} SET reason = :reason, attempts = :attempts, failed_at = :now
     WHERE name = :name AND "offset" = :offset`
   )
   const settle = statement(
@@ -134,6 +140,10 @@ export const make = (options: Options): Context.Tag.Service<ConsumerStore> => {
   const removeOlder = statement("store", `DELETE FROM ${projections} WHERE name = :name AND version < :version`)
   const discard = statement("discard", `DELETE FROM ${projections} WHERE name = :name`)
 
+  /** How often the event will have been given up on. */
+  const next = (name: string, offset: number) =>
+    Effect.map(attempts({ name, offset }), ([row]) => Number(row?.[0] ?? 0) + 1)
+
   return {
     join: (name, member, millis) =>
       takePart({ name, member, millis }).pipe(
@@ -163,9 +173,14 @@ export const make = (options: Options): Context.Tag.Service<ConsumerStore> => {
     renew: (lease, millis) => changed(renew({ ...fence(lease), millis })),
     release: (lease) => done(release(fence(lease))),
     save: (lease, position, millis) => changed(save({ ...fence(lease), ...position, millis })),
-    bury: (lease, offset, reason) => changed(bury({ ...fence(lease), offset, reason })),
+    bury: (lease, offset, reason) =>
+      Effect.flatMap(
+        next(lease.name, offset),
+        (attempts) => changed(bury({ ...fence(lease), offset, reason, attempts }))
+      ),
     deadLetters: (name, after) => Effect.map(letters({ name, after }), (rows) => rows.map(letterOf)),
-    failAgain: (name, offset, reason) => done(failAgain({ name, offset, reason })),
+    failAgain: (name, offset, reason) =>
+      Effect.flatMap(next(name, offset), (attempts) => done(failAgain({ name, offset, reason, attempts }))),
     settle: (name, offset) => changed(settle({ name, offset })),
     consumers: Effect.suspend(() => Effect.map(list({}), (rows) => rows.map(consumerOf))),
     forget: (name) =>

@@ -16,8 +16,6 @@ export interface Connections {
   readonly reserved: <A, E, R>(
     use: (connection: Connection) => Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SqlError, R>
-  /** Runs with the transaction's connection where there is one, with a reserved one elsewhere. */
-  readonly any: <A, E, R>(use: (connection: Connection) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /**
    * Runs with a transaction of its own, which the effect's statements on the client join. Where the transaction cannot be
    * begun or ended, the error of that is the answer.
@@ -76,7 +74,6 @@ export const connections = (
           )
         )
       ),
-    any: (use) => Effect.flatMap(joined, (connection) => connection === undefined ? reserved(use) : use(connection)),
     alone: (connection, effect) => {
       let semaphore = semaphores.get(connection)
       if (semaphore === undefined) {

@@ -179,6 +179,29 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           expectEvents([...first.seen, ...second.seen], yield* handle.ledger.events)
         }))
 
+      it.scopedLive("who waits to try again, for longer than the lease, keeps it", () =>
+        Effect.gen(function*() {
+          const handle = yield* open(consumers())
+          yield* handle.ledger.append(event("poison"))
+          const tries: Array<string> = []
+          const contend = (who: string) =>
+            consume(handle, {
+              delivery,
+              lease: "1 second",
+              retry: Schedule.intersect(Schedule.spaced("1500 millis"), Schedule.recurs(2)),
+              onFailure: "deadLetter",
+              handler: ({ offset }) => Effect.zipRight(Effect.sync(() => tries.push(who)), new Refused({ offset }))
+            })
+          yield* contend("first")
+          yield* until(() => tries.length === 1)
+          yield* contend("second")
+          yield* eventually(inContext(handle, Consumer.status), ([status]) =>
+            status?.lag === 0 || tries.includes("second"))
+          // another would begin again with the first try, and so for ever
+          expect(tries).toStrictEqual(["first", "first", "first"])
+          expect(yield* inContext(handle, Consumer.deadLetters("reader"))).toMatchObject([{ offset: 1, attempts: 1 }])
+        }))
+
       it.scopedLive("a log that was reset is refused before anything is handled", () =>
         Effect.gen(function*() {
           const handle = yield* open(consumers())
@@ -349,6 +372,29 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
         expect(yield* acquire("third", 200)).toMatchObject({ _tag: "Acquired" })
         expect(yield* store.acquire({ name: "leased", partition: 2, partitions: 3, holder: "x", millis: 1 }))
           .toStrictEqual({ _tag: "Divided", partitions: 1 })
+      }))
+
+    it.scopedLive("a dead letter counts its failures, and one that is settled stays away", () =>
+      Effect.gen(function*() {
+        const handle = yield* open(consumers())
+        const store = Context.get(handle.context, ConsumerStore)
+        const acquired = yield* store.acquire({
+          name: "failing",
+          partition: 0,
+          partitions: 1,
+          holder: "first",
+          millis: 60_000
+        })
+        if (acquired._tag !== "Acquired") return expect.fail("not acquired")
+        expect(yield* store.bury(acquired.lease, 3, "first")).toBe(true)
+        expect(yield* store.bury(acquired.lease, 3, "second")).toBe(true)
+        expect(yield* store.deadLetters("failing", 0)).toMatchObject([{ offset: 3, attempts: 2, reason: "second" }])
+        yield* store.failAgain("failing", 3, "third")
+        expect(yield* store.deadLetters("failing", 0)).toMatchObject([{ offset: 3, attempts: 3, reason: "third" }])
+        expect(yield* store.settle("failing", 3)).toBe(true)
+        expect(yield* store.settle("failing", 3)).toBe(false)
+        yield* store.failAgain("failing", 3, "of another replay")
+        expect(yield* store.deadLetters("failing", 0)).toStrictEqual([])
       }))
 
     it.scopedLive("a transaction that fails leaves nothing, and nobody else sees what is not committed", () =>

@@ -10,6 +10,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ConsumerStore } from "../../src/ConsumerStore.js"
 import type { RecordedEvent } from "../../src/Event.js"
+import { Ledger } from "../../src/Ledger.js"
 import * as Projection from "../../src/Projection.js"
 import type { Services } from "./Backend.js"
 import { event, events } from "./fixtures.js"
@@ -114,25 +115,76 @@ export const projecting = (layer: () => Layer.Layer<Services | ConsumerStore, un
     Effect.gen(function*() {
       const handle = yield* open(layer())
       yield* handle.ledger.appendAll(events(30))
+      const often = { saveInterval: "10 millis" } as const
+      const status = provide(handle, Projection.status("said"))
       const old = yield* Scope.make()
-      const first = yield* provide(
-        handle,
-        Scope.extend(Projection.openPersisted(said(1), { saveInterval: "10 millis" }), old)
+      const first = yield* provide(handle, Scope.extend(Projection.openPersisted(said(1), often), old))
+      yield* eventually(status, ([saved]) => saved?.complete === true)
+
+      // the new one is held at offset 20
+      const building = yield* Scope.make()
+      const half = yield* Scope.extend(Projection.openPersisted(said(2), often), building).pipe(
+        Effect.provideService(Ledger, {
+          ...handle.ledger,
+          follow: (options) =>
+            Stream.tap(
+              handle.ledger.follow(options),
+              (one) => one._tag === "Recorded" && one.event.offset === 20 ? Effect.never : Effect.void
+            )
+        }),
+        (effect) => provide(handle, effect)
       )
-      yield* first.awaitOffset(30)
-      const versions = Effect.map(
-        provide(handle, Projection.status("said")),
-        (all) => all.map(({ complete, version }) => ({ complete, version }))
-      )
-      yield* eventually(versions, (all) => all.length === 1 && all[0]!.complete)
-      const second = yield* provide(handle, Projection.openPersisted(said(2), { saveInterval: "10 millis" }))
-      expect((yield* second.awaitOffset(30)).state.counts).toStrictEqual({ ada: 60 })
-      yield* eventually(versions, ([one]) => one?.version === 2 && one.complete)
-      // the old program goes on, and saves no more
+      const built = { offset: 19, lag: 11 }
+      yield* half.awaitOffset(19)
+      expect(yield* half.current).toMatchObject({ ...built, state: { counts: { ada: 38 } } })
+      yield* eventually(status, (all) => all[1]?.offset === 19)
+      expect(yield* status).toStrictEqual([
+        { version: 1, offset: 30, lag: 0, complete: true },
+        { version: 2, ...built, complete: false }
+      ])
+      // meanwhile the old one can be opened where it is, goes on, and is saved
+      const opened = yield* provide(handle, Projection.openPersisted(said(1)))
+      expect(yield* opened.current).toMatchObject({ offset: 30, lag: 0, state: { counts: { ada: 30 } } })
       const { offset } = yield* handle.ledger.append(event("more"))
       expect((yield* first.awaitOffset(offset)).state.counts).toStrictEqual({ ada: 31 })
+      yield* eventually(status, ([saved, next]) => saved?.offset === offset && next?.lag === 12)
+
+      // another program goes on building where that one ended
+      yield* Scope.close(building, Exit.void)
+      let applied = 0
+      const counted = Projection.make({
+        ...said(2),
+        apply: (state: ReturnType<typeof said>["initial"], one: RecordedEvent) => {
+          applied++
+          return said(2).apply(state, one)
+        }
+      })
+      const second = yield* provide(handle, Projection.openPersisted(counted, often))
+      expect((yield* second.awaitOffset(offset)).state.counts).toStrictEqual({ ada: 62 })
+      expect(applied).toBe(12)
+      const versions = Effect.map(status, (all) => all.map(({ complete, version }) => ({ complete, version })))
+      yield* eventually(versions, ([one]) => one?.version === 2 && one.complete)
+      // the old program goes on, and saves no more
+      const { offset: last } = yield* handle.ledger.append(event("most"))
+      expect((yield* first.awaitOffset(last)).state.counts).toStrictEqual({ ada: 32 })
       yield* Scope.close(old, Exit.void)
       expect(yield* versions).toStrictEqual([{ complete: true, version: 2 }])
+    }))
+
+  it.scopedLive("opened in a transaction that is rolled back, it is not behind what never was", () =>
+    Effect.gen(function*() {
+      const handle = yield* open(layer())
+      yield* handle.ledger.appendAll(events(30))
+      const scope = yield* Effect.scope
+      let live: Projection.Live<ReturnType<typeof said>["initial"]> | undefined
+      const opening = Effect.gen(function*() {
+        yield* handle.ledger.append(event("undone"))
+        live = yield* provide(handle, Scope.extend(Projection.open(said()), scope))
+        expect((yield* live.current).lag).toBe(31)
+        return yield* Effect.fail("undo")
+      })
+      expect(yield* failure(handle.store.transaction(opening))).toBe("undo")
+      expect(yield* live!.awaitOffset(30)).toMatchObject({ offset: 30, lag: 0, state: { counts: { ada: 30 } } })
     }))
 
   it.scopedLive("the saved state of another log is refused until it is discarded", () =>

@@ -30,8 +30,8 @@ export interface Proxy {
   /** New connections that this holds for are refused. */
   readonly refuse: (which: (connection: ProxyConnection) => boolean) => void
   readonly refused: () => number
-  /** The answers to the next commits of appends are lost. */
-  readonly loseAnswers: (count: number, loss: Loss) => void
+  /** The answers to the next commits are lost: those of transactions, and of calls that append unless told otherwise. */
+  readonly loseAnswers: (count: number, loss: Loss, of?: string) => void
   /** The next connection that appends within a transaction falls silent when the server was asked to. */
   readonly silenceInTransaction: () => void
   /** How many answers were lost: those that the server is known to have committed, and the others. */
@@ -46,6 +46,7 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
   let refuses = (_: ProxyConnection): boolean => false
   let refused = 0
   let losses: Array<Loss> = []
+  let losingOf = ""
   let silencing = false
   const lost = { committed: 0, unknown: 0 }
 
@@ -85,7 +86,7 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
       upstream.write(bytes)
       // one call is a transaction of its own, several are between BEGIN and COMMIT
       const commits = bytes.includes("COMMIT\0")
-      if (losing === undefined && (commits || (!inTransaction && bytes.includes("append_v")))) losing = losses.shift()
+      if (losing === undefined && (commits || (!inTransaction && bytes.includes(losingOf)))) losing = losses.shift()
       if (bytes.includes("BEGIN ISOLATION")) inTransaction = true
       if (commits || bytes.includes("ROLLBACK\0")) inTransaction = false
       if (silencing && inTransaction && bytes.includes("append_v")) {
@@ -132,7 +133,8 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
       refuses = which
     },
     refused: () => refused,
-    loseAnswers: (count, loss) => {
+    loseAnswers: (count, loss, of = "append_v") => {
+      losingOf = of
       losses = Array.from({ length: count }, () => loss)
     },
     silenceInTransaction: () => {
