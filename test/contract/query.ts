@@ -102,6 +102,50 @@ export const query = (backend: Backend): void => {
         yield* expectAnswer(opened, { filter: [{ sessionIds: [...many(40_000), "night"] }, { runId: "run-1" }] })
       }))
 
+    it.scopedLive("law 8: by time, in a ledger that is long, with times that come and go", () =>
+      Effect.gen(function*() {
+        const { ledger } = yield* open(backend.layer())
+        // four times a day passes; now and then comes one from long ago, or from far ahead
+        const minutes = Array.from({ length: 18_500 }, (_, n) => n === 11_111 ? 2 : n === 5000 ? 900_000 : n % 4625)
+        const long = recordedAt(
+          1,
+          minutes.map((minute, n) =>
+            event(`long-${n}`, { createdAt: at(minute), kind: n % 5 === 0 ? "tool.called" : "agent.spoke" })
+          )
+        )
+        yield* ledger.appendAll(long.map(({ offset: _, ...event }) => event))
+        const filters: ReadonlyArray<Filter | ReadonlyArray<Filter>> = [
+          { createdFrom: at(899_999) },
+          { createdFrom: at(4600) },
+          { createdUntil: at(3) },
+          { createdFrom: at(4624), createdUntil: at(4625) },
+          { createdFrom: at(2), createdUntil: at(3), kinds: ["tool.called"] },
+          { createdFrom: at(5000), createdUntil: at(6000) },
+          [{ createdFrom: at(900_000) }, { createdUntil: at(1) }],
+          [{ createdFrom: at(900_000) }, { kinds: ["tool.called"], createdUntil: at(50) }],
+          [{ createdFrom: at(900_000) }, { kinds: ["never.seen"] }]
+        ]
+        const ranges: ReadonlyArray<Pick<Query, "after" | "through" | "limit">> = [
+          {},
+          { after: 4096, through: 12_288 },
+          { after: 9000, limit: 7 },
+          { after: 16_384 },
+          { through: 8191, limit: 3 }
+        ]
+        for (const filter of filters) {
+          for (const range of ranges) {
+            for (const direction of ["forward", "backward"] as const) {
+              const chosen = long.filter((one) =>
+                one.offset > Number(range.after ?? 0) && one.offset <= (range.through ?? Infinity) &&
+                matches(filter, one)
+              )
+              const found = yield* collect(ledger.read({ ...range, filter, direction }))
+              expectEvents(found, (direction === "backward" ? chosen.toReversed() : chosen).slice(0, range.limit))
+            }
+          }
+        }
+      }))
+
     const query = FastCheck.record({
       filter: filters,
       after: FastCheck.nat(400),
