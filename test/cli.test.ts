@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { Client } from "pg"
 import { Consumer, type Event, Ledger, LedgerConfig } from "../src/index.js"
 import { event, events } from "./contract/fixtures.js"
@@ -80,6 +80,10 @@ const json = async (where: Partial<Where>, ...args: ReadonlyArray<string>): Prom
   expect({ code, err }).toEqual({ code: 0, err: "" })
   return out.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line))
 }
+
+/** Runs it as a user who owns nothing, where the tests are run by root. */
+const runAsOther = (where: Partial<Where>, ...args: ReadonlyArray<string>) =>
+  ended(startScript("ordinaryUser.ts", args, environment(where)))
 
 const within = <A, E>(
   { schema, url }: Where,
@@ -498,6 +502,22 @@ it("import-ancestor reads what the Python ledgers wrote", async () => {
     .toMatchObject({ appended: 0, duplicates: 1, invalid: 1 })
   expect((await json(where, "tail"))[0]).toMatchObject({ id: "one", created_at: "2026-01-01T00:00:00.500Z" })
 })
+
+it.runIf(process.getuid?.() === 0)(
+  "an ancestor's file that its writer would be shut out of is left alone",
+  async () => {
+    const [old, where] = [newFile(), newFile()]
+    const database = new Sqlite(old.url)
+    database.pragma("journal_mode = WAL")
+    database.exec("CREATE TABLE events (n)")
+    database.close()
+    for (const { url } of [old, where]) Fs.chmodSync(dirname(url), 0o777)
+    Fs.chmodSync(root, 0o755)
+    const { code, err } = await runAsOther(where, "import-ancestor", old.url)
+    expect({ code, err }).toEqual({ code: 1, err: expect.stringContaining("the file is another user's") })
+    expect(Fs.readdirSync(dirname(old.url))).toEqual(["a.db"])
+  }
+)
 
 it("help names every command, each has its own, and completions find them", async () => {
   const [help, bare, version, script] = await Promise.all([
