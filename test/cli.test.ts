@@ -351,12 +351,41 @@ it("a SQLite file without a ledger is left as it is, byte for byte", async () =>
   expect(Fs.readFileSync(url).equals(before)).toBe(true)
 })
 
+it("who only looks needs the right to read and no more, and leaves every byte as it is", async () => {
+  const [where, copy] = [newFile(), newFile()]
+  const folder = dirname(copy.url)
+  await fill(where, three)
+  await json(where, "snapshot", copy.url)
+  const before = Fs.readFileSync(copy.url)
+  Fs.chmodSync(root, 0o755)
+  Fs.chmodSync(copy.url, 0o444)
+  Fs.chmodSync(folder, 0o555)
+  for (const args of [["info"], ["runs"], ["show", "run-1"], ["tail"], ["export"], ["verify"]]) {
+    const ended = await runAsOther(copy, ...args)
+    expect({ args, ...ended }).toMatchObject({ args, code: 0, err: "", out: expect.stringMatching(/./) })
+    expect(await run(copy, ...args)).toEqual(ended)
+  }
+  expect(Fs.readFileSync(copy.url).equals(before)).toBe(true)
+  expect(Fs.readdirSync(folder)).toEqual(["a.db"])
+  Fs.chmodSync(folder, 0o755)
+})
+
+it("a ledger of another set-up version is named by it, and not read", async () => {
+  const where = newFile()
+  await fill(where, three)
+  new Sqlite(where.url).exec("UPDATE ledger_meta SET version = 7").close()
+  const { code, err, out } = await run(where, "info")
+  expect({ code, out }).toEqual({ code: 1, out: "" })
+  expect(err).toContain("a ledger of set-up version 7")
+})
+
 it("without a place it says what to set, and flags that are wrong are exit code 2", async () => {
   await Promise.all(
     ([
       [["info"], "DATABASE_URL"],
       [["info", "--url", "memory:"], "DATABASE_URL"],
       [["info", "--url", "mysql://ada:secret@host/db"], "mysql"],
+      [["info", "--url", "postgresql://ada:secret@host:port/db"], "cannot be read"],
       [["nothing"], "Invalid subcommand"],
       [["show"], "Missing argument"],
       [["tail", "--limit", "x"], "not a integer"],
@@ -377,8 +406,6 @@ it("without a place it says what to set, and flags that are wrong are exit code 
       ["tail", "--kind", "Nope"],
       ["tail", "--after", "-1"],
       ["runs", "--limit", "0"],
-      ["append", "--run", "r"],
-      ["append", "--run", "r", "--kind", "no", "--actor", "a"],
       ["append", "--run", "r", "--kind", "a.b", "--actor", "a", "--payload", "{"],
       ["append", "--run", "r", "--kind", "a.b", "--actor", "a", "--payload", "[]"]
     ].map(async (args) => {
@@ -388,6 +415,27 @@ it("without a place it says what to set, and flags that are wrong are exit code 
     })
   )
   expect((await run(where, "tail", "--after", "9")).code).toBe(1)
+})
+
+it("used wrongly, nothing was done: no ledger was made, and none was looked at", async () => {
+  const where = newFile()
+  const copy = join(dirname(where.url), "copy.db")
+  await Promise.all(
+    ([
+      [["append", "--schema", "s", "--run", "r", "--kind", "a.b", "--actor", "a"], "--schema is for Postgres"],
+      [["snapshot", copy, "--to-schema", "s"], "--to-schema is for Postgres"],
+      [["snapshot", "postgresql://ada:secret@host:port/db"], "cannot be read"],
+      [["snapshot", "memory:"], "memory"]
+    ] as const).map(async ([args, said]) => {
+      const { code, err, out } = await run(where, ...args)
+      expect({ args, code, out, err }).toEqual({ args, code: 2, out: "", err: expect.stringContaining(said) })
+      expect(err).not.toContain("secret")
+    })
+  )
+  expect(Fs.readdirSync(dirname(where.url))).toEqual([])
+  // of the environment, where several kinds of ledger may be meant, a file takes what is for files
+  await fill(where, three)
+  expect((await json({ ...where, schema: "s" }, "info"))[0]).toMatchObject({ name: "a.db", schema: null })
 })
 
 it("a password is in nothing that it says", async () => {

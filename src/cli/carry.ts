@@ -53,7 +53,7 @@ export const append = Command.make(
       const command: Appending = Object.values(fields).some((field) => field._tag === "Some")
         ? appendOne(flags)
         : appendLines(flags.json)
-      return yield* Effect.provide(command, Place.layer(flags, true))
+      return yield* Effect.provide(command, Place.making(flags))
     })
 ).pipe(
   Command.withDescription(
@@ -103,7 +103,7 @@ export const export_ = Command.make(
         : Terminal.print(
           `exported ${Terminal.plural(count, "event")} to ${Terminal.safe(file)}, ${Terminal.bytes(bytes)}`
         )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.scoped, Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "Write events as JSON Lines, all or those that match, in constant memory. A file is complete or not there."
@@ -154,7 +154,7 @@ export const import_ = Command.make(
         imported.invalidLines.map(({ line, reason }) => `line ${line}: ${reason}`),
         flags.json
       )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, true)))
+    }).pipe(Effect.scoped, Effect.provide(Place.making(flags)))
 ).pipe(
   Command.withDescription(
     "Append the events of a file that `export` wrote. What is recorded already is counted and not written: an import that " +
@@ -188,7 +188,7 @@ export const importAncestor = Command.make(
         imported.invalidRows.map(({ offset, reason }) => `offset ${offset}: ${reason}`),
         flags.json
       )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, true)))
+    }).pipe(Effect.scoped, Effect.provide(Place.making(flags)))
 ).pipe(
   Command.withDescription(
     "Append the events of a database that the Python SqlAlchemyLedger or SQLiteLedger wrote. Repeating it is safe."

@@ -19,7 +19,7 @@ const resetConsumer = Command.make("reset", { name, ...Place.options }, (flags) 
     yield* flags.json
       ? Terminal.printJson({ name: flags.name, reset: true })
       : Terminal.print(`reset: ${Terminal.safe(flags.name)} begins anew when it is run`)
-  }).pipe(Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.provide(Place.changing(flags)))).pipe(
     Command.withDescription("Forget a consumer with its dead letters. Refused while a process runs it.")
   )
 
@@ -51,7 +51,7 @@ const deadLetters = Command.make("dead-letters", { name, ...Place.options }, (fl
       }
       after = letters.at(-1)?.offset ?? after
     }
-  }).pipe(Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.provide(Place.changing(flags)))).pipe(
     Command.withDescription("List the events that a consumer gave up on, by offset.")
   )
 
@@ -93,7 +93,7 @@ export const consumers = Command.make("consumers", Place.options, (flags) =>
         holder ?? "nobody"
       ])
     ))
-  }).pipe(Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.provide(Place.changing(flags)))).pipe(
     Command.withDescription(
       "Tell how far each consumer is, what lies before it, and how many events it gave up on (1,000 stands for as many or " +
         "more)."
@@ -123,7 +123,7 @@ export const reset = Command.make(
       yield* flags.json
         ? Terminal.printJson({ deleted: head, incarnation })
         : Terminal.print(`deleted ${Terminal.plural(head, "event")}; the incarnation is ${incarnation} now`)
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.changing(flags)))
 ).pipe(
   Command.withDescription("Delete every event, and begin a new incarnation. Asks to type the ledger's name.")
 )

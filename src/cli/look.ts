@@ -50,7 +50,7 @@ export const info = Command.make("info", Place.options, (flags) =>
       ["set-up", `version ${place.setUpVersion}`],
       ["incarnation", head.incarnation]
     ]))
-  }).pipe(Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.provide(Place.reading(flags)))).pipe(
     Command.withDescription(
       "Tell what the ledger is: backend, head, runs, size, durability, set-up version, incarnation. " +
         "Costs one index probe a run. Durability is what a program with this environment would get."
@@ -87,7 +87,7 @@ export const runs = Command.make(
           few(run.models)
         ])
       ))
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "List runs, newest first: by their last event, or by their last one that matches the filters; 20 unless --limit " +
@@ -124,7 +124,7 @@ export const show = Command.make(
         return Terminal.write(text)
       })
       yield* Terminal.print("", Terminal.dim(Terminal.plural(shown, "event")))
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "Read a run as a transcript, in offset order, in constant memory. With --json, a line for each event, as `export` " +
@@ -202,7 +202,7 @@ export const tail = Command.make(
         }),
         Effect.onInterrupt(() => Terminal.say(`stopped after offset ${told}: --after ${told} goes on from there`))
       )
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "Print events, a line each: the last ten that match (or --limit), or all after an offset (--after). " +

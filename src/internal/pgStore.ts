@@ -1,4 +1,5 @@
 /** The store in Postgres. */
+import * as PgClient from "@effect/sql-pg/PgClient"
 import { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
@@ -9,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
@@ -732,11 +734,12 @@ export const applyRoles = (statements: ReadonlyArray<string>): Effect.Effect<voi
     Effect.mapError((error) => toStoreError("roles", error, false))
   )
 
-/** The bytes of the events, with their indices. */
+/** The bytes of the events, with their indices: a question of its own, that any role may ask. */
 export const size = (
+  url: Redacted.Redacted,
   prefix: string,
   schema: string | undefined
-): Effect.Effect<number, StoreError, SqlClient> =>
+): Effect.Effect<number, StoreError> =>
   Effect.flatMap(SqlClient, (client) => client.reserve).pipe(
     Effect.flatMap((connection) =>
       connection.executeValues(
@@ -747,6 +750,7 @@ export const size = (
       )
     ),
     Effect.scoped,
+    Effect.provide(PgClient.layer({ url, maxConnections: 1 })),
     Effect.map((rows) => Number(rows[0]?.[0])),
     Effect.mapError((error) => toStoreError("size", error, false))
   )
