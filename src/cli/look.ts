@@ -163,13 +163,17 @@ export const tail = Command.make(
       // without a place to begin, the last ones
       const past = Option.isNone(flags.after)
         ? Stream.unwrap(Effect.map(
-          Stream.runCollect(ledger.read({
+          // however many they are, only the first of them is kept
+          Stream.runLast(ledger.read({
             filter,
             through,
             direction: "backward",
             limit: Option.getOrElse(flags.limit, () => 10)
           })),
-          (events) => Stream.fromChunk(Chunk.reverse(events))
+          Option.match({
+            onNone: () => Stream.empty,
+            onSome: ({ offset }) => ledger.read({ filter, after: { after: offset - 1, incarnation }, through })
+          })
         ))
         : ledger.read({
           filter,
