@@ -422,7 +422,13 @@ it("used wrongly, nothing was done: no ledger was made, and none was looked at",
   const copy = join(dirname(where.url), "copy.db")
   await Promise.all(
     ([
+      [["append", "--run", "r"], "--kind, --actor"],
+      [["append", "--run", "r", "--kind", "no", "--actor", "a"], "kind"],
       [["append", "--schema", "s", "--run", "r", "--kind", "a.b", "--actor", "a"], "--schema is for Postgres"],
+      [["import-ancestor", "mysql://host/db"], "mysql"],
+      [["import-ancestor", "postgresql://ada:secret@host:port/db"], "cannot be read"],
+      [["import-ancestor", ":memory:"], "memory"],
+      [["export", "--cloudevents", "not a URI"], "--cloudevents: expected a URI reference"],
       [["snapshot", copy, "--to-schema", "s"], "--to-schema is for Postgres"],
       [["snapshot", "postgresql://ada:secret@host:port/db"], "cannot be read"],
       [["snapshot", "memory:"], "memory"]
@@ -436,6 +442,18 @@ it("used wrongly, nothing was done: no ledger was made, and none was looked at",
   // of the environment, where several kinds of ledger may be meant, a file takes what is for files
   await fill(where, three)
   expect((await json({ ...where, schema: "s" }, "info"))[0]).toMatchObject({ name: "a.db", schema: null })
+})
+
+it("with --json an import that fails says in JSON how far it came, and then why", async () => {
+  const [from, to] = [newFile(), newFile()]
+  await fill(from, three)
+  const { out: trace } = await run(from, "export")
+  const { code, err, out } = await runWith(`${trace}{\n`, to, "import", "-", "--json")
+  expect({ code, out }).toEqual({ code: 1, out: "" })
+  expect(err.trimEnd().split("\n").map((line) => JSON.parse(line))).toEqual([
+    { stopped_after: "line 3", appended: 3, duplicates: 0, divergent: 0, invalid: 0 },
+    { error: "InvalidTrace", message: expect.stringContaining("line 4") }
+  ])
 })
 
 it("a password is in nothing that it says", async () => {
