@@ -269,6 +269,16 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
     ])
     expect(letters).toEqual([expect.objectContaining({ offset: 2, attempts: 1 })])
     expect(table.out).toContain("no  [31mway")
+    // the flags of a command below another stand on either side of its name
+    const other = newWhere()
+    await fill(other, three)
+    const flags = ({ schema, url }: Where) => ["--url", url, ...schema === undefined ? [] : ["--schema", schema]]
+    const elsewhere = await run(where, "consumers", ...flags(other), "reset", "words")
+    expect(elsewhere).toEqual({ code: 1, out: "", err: "effect-ledger: there is no consumer \"words\"\n" })
+    expect(await json(other, "consumers", ...flags(where), "dead-letters", "words")).toEqual(letters)
+    const twice = await run(where, "consumers", ...flags(other), "reset", "words", ...flags(where))
+    expect(twice).toEqual({ code: 2, out: "", err: "effect-ledger: --url is given twice\n" })
+    expect(await json(where, "consumers")).toEqual(status)
     expect(await json(where, "consumers", "reset", "words")).toEqual([{ name: "words", reset: true }])
     expect(await json(where, "consumers")).toEqual([])
     expect((await run(where, "consumers", "reset", "words")).code).toBe(1)
