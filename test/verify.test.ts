@@ -235,6 +235,58 @@ describe("a ledger in Postgres", () => {
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_id_key`, /unique constraint of the id is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_digest_check`, /1 of 13 check constraints/],
         [
+          `DROP TRIGGER ledger_append_only ON ${table};
+           CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ${table} WHEN (false)
+           EXECUTE FUNCTION ${schema}.ledger_refuse(); ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ledger_append_only`,
+          /trigger that refuses changes was changed/
+        ],
+        [
+          `DROP TRIGGER ledger_append_only ON ${table};
+           CREATE TRIGGER ledger_append_only BEFORE UPDATE OF turn OR DELETE OR TRUNCATE ON ${table}
+           EXECUTE FUNCTION ${schema}.ledger_refuse(); ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ledger_append_only`,
+          /trigger that refuses changes was changed/
+        ],
+        [
+          `ALTER TABLE ${table} DROP CONSTRAINT ledger_events_kind_check;
+           ALTER TABLE ${table} ADD CONSTRAINT ledger_events_kind_check CHECK (true)`,
+          /1 of 13 check constraints/
+        ],
+        [
+          `ALTER TABLE ${table} DROP CONSTRAINT ledger_events_pkey;
+           ALTER TABLE ${table} ADD CONSTRAINT ledger_events_pkey PRIMARY KEY ("offset", id)`,
+          /primary key is missing, or was changed/
+        ],
+        [
+          `ALTER TABLE ${table} DROP CONSTRAINT ledger_events_id_key;
+           ALTER TABLE ${table} ADD CONSTRAINT ledger_events_id_key UNIQUE (id, actor)`,
+          /unique constraint of the id is missing, or was changed/
+        ],
+        ...[
+          "(kind, \"offset\")",
+          "(actor)",
+          "(actor, \"offset\" DESC)",
+          "(actor, \"offset\") WHERE actor <> 'ada'",
+          "(actor COLLATE \"POSIX\", \"offset\")"
+        ].map((keys) =>
+          [
+            `DROP INDEX ${schema}.ledger_actor; CREATE INDEX ledger_actor ON ${table} ${keys}`,
+            /index "ledger_actor" was changed/
+          ] as const
+        ),
+        [
+          `DROP INDEX ${schema}.ledger_model; CREATE INDEX ledger_model ON ${table} (model_id, "offset")`,
+          /index "ledger_model" was changed/
+        ],
+        ...["SECURITY INVOKER", "RESET search_path", "SET search_path = public", "SET work_mem = '1MB'"].map((change) =>
+          [
+            `DO $$ BEGIN EXECUTE (SELECT 'ALTER FUNCTION ' || oid::regprocedure || ' ${
+              change.replaceAll("'", "''")
+            }' FROM pg_proc
+             WHERE proname = 'ledger_append_v1' AND pronamespace = '${schema}'::regnamespace); END $$`,
+            /function "ledger_append_v1" is missing, or was changed/
+          ] as const
+        ),
+        [
           `INSERT INTO ${schema}.ledger_consumers
            SELECT 'reader', 0, 1, incarnation, 3, 'x', 1, NULL, 0 FROM ${schema}.ledger_meta`,
           /consumer reader has a checkpoint at another event .* 3/
