@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
 import { Context, DateTime, Effect, Either, Layer, Redacted } from "effect"
+import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
@@ -12,6 +13,7 @@ import * as PgLedger from "../src/PgLedger.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
 import { canonical, digest, epoch, event, events } from "./contract/fixtures.js"
 import { random } from "./support/following.js"
+import { bundleAlone } from "./support/processes.js"
 
 const root = Fs.mkdtempSync(join(tmpdir(), "effect-ledger-verify-"))
 afterAll(() => Fs.rmSync(root, { recursive: true, force: true }))
@@ -181,6 +183,21 @@ describe("a SQLite file", () => {
       expect((yield* verifyFile(file)).problems).toStrictEqual([])
       indexOtherwise(file)
       expect((yield* verifyFile(file)).problems.map(({ what }) => what).join("\n")).toMatch(
+        /missing from index ledger_run/
+      )
+    }))
+
+  it.live("a program that is one file finds no driver for another thread, and checks and replaces all the same", () =>
+    Effect.gen(function*() {
+      const [file, folder] = [newFile(), Fs.mkdtempSync(join(root, "alone-"))]
+      yield* fill(file, events(3000, "large", { payload: { text: "x".repeat(2000) } }))
+      expect(Fs.statSync(file).size).toBeGreaterThan(2 ** 22)
+      const program = yield* Effect.promise(() => bundleAlone("bundled.ts", folder))
+      const answer = () =>
+        JSON.parse(execFileSync(process.execPath, [program, file, join(folder, "copy.db")], { encoding: "utf8" }))
+      expect(answer()).toStrictEqual({ count: 3000, driver: null, problems: [] })
+      indexOtherwise(file)
+      expect(answer().problems.map(({ what }: { readonly what: string }) => what).join("\n")).toMatch(
         /missing from index ledger_run/
       )
     }))
