@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
 import { Effect, Fiber, Logger, LogLevel, Redacted, Schedule } from "effect"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as Fs from "node:fs"
@@ -84,6 +84,9 @@ const json = async (where: Partial<Where>, ...args: ReadonlyArray<string>): Prom
 /** Runs it as a user who owns nothing, where the tests are run by root. */
 const runAsOther = (where: Partial<Where>, ...args: ReadonlyArray<string>) =>
   ended(startScript("ordinaryUser.ts", args, environment(where)))
+
+/** Whether a program of the system is there. Where it is not, what needs it is skipped. */
+const has = (name: string): boolean => spawnSync(name, ["--version"]).status === 0
 
 const within = <A, E>(
   { schema, url }: Where,
@@ -631,5 +634,47 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _effect-ledger_bash_completions effec
     expect(code).toBe(0)
     for (const command of commands) expect(out).toContain(command)
     expect(out).not.toContain("wizard")
+  }
+})
+
+const typed = [["ru", "runs"], ["tail --fo", "tail --follow"], ["consumers re", "consumers reset"]] as const
+
+it.skipIf(!has("zsh"))("zsh completes what is typed", async () => {
+  const folder = Fs.mkdtempSync(join(root, "zsh-"))
+  const { out } = await run({}, "--completions", "zsh")
+  Fs.writeFileSync(join(folder, "completions"), out)
+  Fs.writeFileSync(
+    join(folder, "interactive"),
+    `autoload -U compinit; compinit -u -D; source ${folder}/completions
+effect-ledger() { print -r "given <$*>" }; print -r "ready to complete"`
+  )
+  // a shell on a terminal of its own, as only such a one completes
+  Fs.writeFileSync(
+    join(folder, "typing"),
+    `zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "source ${folder}/interactive"
+zpty -r shell shown "*ready to complete*"
+for text in "$@"; do
+  zpty -n -w shell "effect-ledger $text"$'\t\n'
+  zpty -r shell shown "*given <*>*"
+  print -r -- "\${\${shown##*given <}%%>*}"
+done
+zpty -d shell`
+  )
+  const completed = execFileSync("zsh", ["-f", join(folder, "typing"), ...typed.map(([text]) => text)], {
+    encoding: "utf8",
+    timeout: 20_000
+  })
+  expect(completed.trimEnd().split("\n")).toEqual(typed.map(([, completed]) => completed))
+}, 30_000)
+
+it.skipIf(!has("fish"))("fish completes what is typed", async () => {
+  const { out } = await run({}, "--completions", "fish")
+  for (const [text, completed] of typed) {
+    const offered = execFileSync("fish", ["--no-config", "-c", `${out}\ncomplete -C "effect-ledger ${text}"`], {
+      encoding: "utf8"
+    })
+    expect(offered.split("\n").map((line) => line.split("\t")[0])).toEqual([completed.split(" ").at(-1), ""])
   }
 })

@@ -171,7 +171,7 @@ const overTerminal: Console.Console = (() => {
 })()
 
 /**
- * In bash, a program whose name has a hyphen gets a script that does not find its subcommands; there is no wizard; usage
+ * In bash and zsh, a program whose name has a hyphen gets a script that does not find its subcommands; there is no wizard; usage
  * lacks the program, and the command that another is below; and what kind of text a flag takes its description says.
  */
 const asOurs = (script: string): string =>
@@ -179,6 +179,7 @@ const asOurs = (script: string): string =>
     ? script
       .replaceAll("cmd=\"effect-ledger\"", "cmd=\"effect__ledger\"")
       .replaceAll(/^(\s*)effect-ledger\)$/gm, "$1effect__ledger)")
+      .replaceAll("_effect-ledger__", "_effect__ledger__")
       .replaceAll(" --wizard", "")
       .split("\n")
       .filter((line) => !line.includes("wizard"))
