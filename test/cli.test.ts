@@ -11,7 +11,7 @@ import { dirname, join } from "node:path"
 import { Client } from "pg"
 import { Consumer, type Event, Ledger, LedgerConfig } from "../src/index.js"
 import { event, events } from "./contract/fixtures.js"
-import { startScript } from "./support/processes.js"
+import { startOnTerminal, startScript } from "./support/processes.js"
 
 const program = "../../src/cli/bin.ts"
 const root = Fs.mkdtempSync(join(tmpdir(), "effect-ledger-cli-"))
@@ -86,7 +86,8 @@ const runAsOther = (where: Partial<Where>, ...args: ReadonlyArray<string>) =>
   ended(startScript("ordinaryUser.ts", args, environment(where)))
 
 /** Whether a program of the system is there. Where it is not, what needs it is skipped. */
-const has = (name: string): boolean => spawnSync(name, ["--version"]).status === 0
+const has = (name: string, version = /./): boolean =>
+  version.test(spawnSync(name, ["--version"], { encoding: "utf8" }).stdout ?? "")
 
 const within = <A, E>(
   { schema, url }: Where,
@@ -108,6 +109,18 @@ const three = [
   event("two", { runId: "run-2", actor: "bo", modelId: "m-1", turn: 2, payload: { text: "hello", tone: "warm" } }),
   event("three", { runId: "run-1", actor: "cy", turn: 1, payload: { n: 3 } })
 ]
+
+/** Answers what is asked on a terminal: what was shown, and the exit code. */
+const answered = async (where: Where, args: ReadonlyArray<string>, question: string, answer: string) => {
+  const child = await startOnTerminal(program, args, environment(where))
+  let shown = ""
+  child.stdout!.setEncoding("utf8").on("data", (text) => shown += text)
+  await until(() => shown.includes(question))
+  const closed = once(child, "close")
+  child.stdin!.write(answer)
+  const [code] = await closed
+  return { code, shown: shown.slice(shown.lastIndexOf(question)) }
+}
 
 describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", (backend, newWhere) => {
   it("append: once, whatever is repeated, and never silently otherwise", async () => {
@@ -355,6 +368,33 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
     }
   })
 })
+
+it.skipIf(!has("script", /util-linux/))(
+  "reset asks on a terminal, and takes nothing but the ledger's name",
+  async () => {
+    const where = newFile()
+    await fill(where, three)
+    const question = "Type a.db to go on: "
+    for (
+      const [typed, code, said] of [
+        ["yes\r", 1, "that is not its name: nothing was deleted"],
+        ["\r", 1, "nothing was deleted"],
+        ["A.DB\r", 1, "nothing was deleted"],
+        // Ctrl-C
+        ["a.db\u0003", 130, ""]
+      ] as const
+    ) {
+      const { shown, ...ended } = await answered(where, ["reset"], question, typed)
+      expect({ typed, ...ended }).toEqual({ typed, code })
+      expect(shown).toContain(said)
+      expect(await within(where, Ledger.latestOffset)).toBe(3)
+    }
+    const { code, shown } = await answered(where, ["reset"], question, "a.db\r")
+    expect(code).toBe(0)
+    expect(shown).toContain("deleted 3 events")
+    expect(await within(where, Ledger.latestOffset)).toBe(0)
+  }
+)
 
 it("a SQLite file without a ledger is left as it is, byte for byte", async () => {
   const { url } = newFile()

@@ -18,6 +18,17 @@ export const startScript = async (
     stdio: ["pipe", "pipe", "pipe"]
   })
 
+/** Starts a script of this folder on a terminal of its own, which util-linux makes. */
+export const startOnTerminal = async (
+  script: string,
+  args: ReadonlyArray<string>,
+  env: Record<string, string>
+): Promise<ChildProcess> =>
+  spawn("script", ["-qec", [process.execPath, await bundled(script), ...args].join(" "), "/dev/null"], {
+    env: { ...process.env, ...env },
+    stdio: ["pipe", "pipe", "pipe"]
+  })
+
 /** Runs a script of this folder to its end; rejects with what it printed when it fails. */
 export const runScript = async (
   script: string,
