@@ -413,11 +413,12 @@ it("who only looks needs the right to read and no more, and leaves every byte as
   Fs.chmodSync(root, 0o755)
   Fs.chmodSync(copy.url, 0o444)
   Fs.chmodSync(folder, 0o555)
-  for (const args of [["info"], ["runs"], ["show", "run-1"], ["tail"], ["export"], ["verify"]]) {
+  const commands = [["info"], ["runs"], ["show", "run-1"], ["tail"], ["export"], ["verify"]]
+  await Promise.all(commands.map(async (args) => {
     const ended = await runAsOther(copy, ...args)
     expect({ args, ...ended }).toMatchObject({ args, code: 0, err: "", out: expect.stringMatching(/./) })
     expect(await run(copy, ...args)).toEqual(ended)
-  }
+  }))
   expect(Fs.readFileSync(copy.url).equals(before)).toBe(true)
   expect(Fs.readdirSync(folder)).toEqual(["a.db"])
   Fs.chmodSync(folder, 0o755)
@@ -484,7 +485,8 @@ it("used wrongly, nothing was done: no ledger was made, and none was looked at",
       [["export", "--cloudevents", "not a URI"], "--cloudevents: expected a URI reference"],
       [["snapshot", copy, "--to-schema", "s"], "--to-schema is for Postgres"],
       [["snapshot", "postgresql://ada:secret@host:port/db"], "cannot be read"],
-      [["snapshot", "memory:"], "memory"]
+      [["snapshot", "memory:"], "memory"],
+      [["snapshot", copy, "--to-prefix", "Bad-"], "a prefix or schema is"]
     ] as const).map(async ([args, said]) => {
       const { code, err, out } = await run(where, ...args)
       expect({ args, code, out, err }).toEqual({ args, code: 2, out: "", err: expect.stringContaining(said) })

@@ -5,6 +5,7 @@ import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { badName, names } from "../internal/sqlStore.js"
 import * as Ledger from "../Ledger.js"
 import type { Head } from "../LedgerStore.js"
 import * as Snapshot from "../Snapshot.js"
@@ -62,10 +63,15 @@ export const snapshot = Command.make(
       Effect.scoped,
       Effect.provide(Place.reading(flags)),
       (command) =>
-        Effect.flatMap(Place.parse(flags.destination), (destination): typeof command =>
-          destination._tag === "Sqlite" && Place.isGiven(flags.toSchema)
-            ? Place.noSchema("--to-schema", destination.filename)
-            : command)
+        Effect.flatMap(Place.parse(flags.destination), (destination): typeof command => {
+          if (destination._tag === "Sqlite" && Place.isGiven(flags.toSchema)) {
+            return Place.noSchema("--to-schema", destination.filename)
+          }
+          const prefix = Option.getOrElse(flags.toPrefix, () => "ledger_")
+          return names(prefix, Option.getOrUndefined(flags.toSchema)) === undefined
+            ? new Place.Usage({ message: `--to-prefix, --to-schema: ${badName}` })
+            : command
+        })
     )
 ).pipe(
   Command.withDescription(
