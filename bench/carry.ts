@@ -1,18 +1,18 @@
 /**
- * Taking a ledger elsewhere: snapshots, an export, an import, the same import again, and verification, each in a process
- * of its own whose heap may not exceed 96 MiB. Prints what each answered, its time, and its greatest resident set.
- * `npx tsx bench/carry.ts [COUNT]`, one million events unless told.
+ * Taking a ledger elsewhere: snapshots, an export, an import, the same import again, an import that is killed in the middle
+ * and repeated, and verification, each in a process of its own whose heap may not exceed 96 MiB. Prints how long each took
+ * and its greatest resident set, and ends with exit code 1 unless all digests are those of the source, and each import
+ * wrote what was missing and nothing else.
+ * `npx tsx bench/carry.ts [COUNT …]`, with 100,000 events and with a million unless told.
  */
 import { DateTime, Effect, Redacted } from "effect"
-import { spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { type Event, Ledger, LedgerConfig, type LedgerStore, Snapshot, Trace, Verify } from "../src/index.js"
 import { startPostgres } from "../test/support/postgres.js"
-
-const [first = "1000000"] = process.argv.slice(2)
-const count = Number(first)
 
 const event = (n: number): Event.Event => ({
   id: `event-${n}`,
@@ -28,28 +28,52 @@ const event = (n: number): Event.Event => ({
   modelId: null
 })
 
-const fill = Effect.forEach(
-  Array.from({ length: Math.ceil(count / 1000) }, (_, batch) => batch * 1000),
-  (from) => Ledger.appendAll(Array.from({ length: Math.min(1000, count - from) }, (_, n) => event(from + n))),
-  { discard: true }
-)
+const fill = (count: number) =>
+  Effect.forEach(
+    Array.from({ length: Math.ceil(count / 1000) }, (_, batch) => batch * 1000),
+    (from) => Ledger.appendAll(Array.from({ length: Math.min(1000, count - from) }, (_, n) => event(from + n))),
+    { discard: true }
+  )
 
 interface Step {
   readonly step: "fill" | "snapshot" | "export" | "import" | "verify"
   readonly url: string
-  readonly to: string
+  readonly schema?: string
+  readonly to?: string
+  readonly toSchema?: string
+  readonly count?: number
+  /** Says so when that many events are imported. */
+  readonly tellAt?: number
 }
 
-const answer = ({ step, to }: Step): Effect.Effect<unknown, unknown, Ledger.Ledger | LedgerStore.LedgerStore> => {
+interface Answer {
+  readonly digest?: string
+  readonly appended?: number
+  readonly duplicates?: number
+  readonly count?: number
+}
+
+const answer = (
+  { count = 0, step, tellAt = Infinity, to = "", toSchema }: Step
+): Effect.Effect<Answer, unknown, Ledger.Ledger | LedgerStore.LedgerStore> => {
   switch (step) {
     case "fill":
-      return Effect.zipRight(fill, Ledger.latestOffset)
+      return Effect.zipRight(fill(count), Effect.map(Ledger.latestOffset, (count) => ({ count })))
     case "snapshot":
-      return Snapshot.to(to)
+      return Snapshot.to(to, { schema: toSchema })
     case "export":
       return Trace.toFile(to)
-    case "import":
-      return Trace.fromFile(to)
+    case "import": {
+      let told = false
+      return Trace.fromFile(to, {
+        onProgress: ({ appended }) =>
+          Effect.sync(() => {
+            if (told || appended < tellAt) return
+            told = true
+            process.stdout.write("there\n")
+          })
+      })
+    }
     case "verify":
       return Verify.run()
   }
@@ -59,44 +83,92 @@ const given = process.env["LEDGER_STEP"]
 if (given !== undefined) {
   const step = JSON.parse(given) as Step
   const result = await Effect.runPromise(
-    Effect.provide(answer(step), LedgerConfig.layerUrl(Redacted.make(step.url)))
+    Effect.provide(answer(step), LedgerConfig.layerUrl(Redacted.make(step.url), { schema: step.schema }))
   )
   console.log(JSON.stringify(result))
   console.log(Math.round(process.resourceUsage().maxRSS / 1024))
   process.exit(0)
 }
 
-const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-carry-"))
-const file = (name: string) => Path.join(directory, name)
+const counts = process.argv.slice(2).map(Number)
 const server = await startPostgres()
+const rows = new Map<string, Array<string>>()
+const wrong: Array<string> = []
 
-const run = (name: string, step: Step): void => {
-  const started = performance.now()
-  const { status, stdout } = spawnSync(
-    process.execPath,
-    ["--max-old-space-size=96", "--import", "tsx", process.argv[1]!, first],
-    {
-      stdio: ["ignore", "pipe", "inherit"],
-      encoding: "utf8",
-      env: { ...process.env, LEDGER_STEP: JSON.stringify(step) }
+const start = (step: Step) =>
+  spawn(process.execPath, ["--max-old-space-size=96", "--import", "tsx", process.argv[1]!], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, LEDGER_STEP: JSON.stringify(step) }
+  })
+
+const carry = async (count: number): Promise<void> => {
+  const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-carry-"))
+  const file = (name: string) => Path.join(directory, name)
+  const expected = (what: string, found: unknown, value: unknown): void => {
+    if (found !== value) wrong.push(`${count}: ${what} is ${found}, and not ${value}`)
+  }
+
+  const run = async (name: string, step: Step): Promise<Answer> => {
+    const started = performance.now()
+    const child = start(step)
+    let output = ""
+    child.stdout.setEncoding("utf8").on("data", (text) => output += text)
+    const [code] = await once(child, "close")
+    const seconds = ((performance.now() - started) / 1000).toFixed(1)
+    const [result = "{}", peak = "?"] = output.trim().split("\n").slice(-2)
+    expected(`the exit code of ${name}`, code, 0)
+    console.log(`${count}, ${name}: ${seconds} s, ${peak} MiB\n  ${result.slice(0, 330)}`)
+    rows.set(name, [...rows.get(name) ?? [], `${seconds} s, ${peak} MiB`])
+    return code === 0 ? JSON.parse(result) : {}
+  }
+
+  try {
+    const [source, trace, schema] = [file("a.db"), file("a.jsonl.gz"), `carry_${count}`]
+    await run("append", { step: "fill", url: source, count })
+    const { digest } = await run("verify", { step: "verify", url: source })
+    const copies: ReadonlyArray<readonly [string, Step]> = [
+      ["snapshot, SQLite to SQLite", { step: "snapshot", url: source, to: file("copy.db") }],
+      ["snapshot, SQLite to Postgres", { step: "snapshot", url: source, to: server.url, toSchema: schema }],
+      ["verify in Postgres", { step: "verify", url: server.url, schema }],
+      ["snapshot, Postgres to SQLite", { step: "snapshot", url: server.url, schema, to: file("back.db") }]
+    ]
+    for (const [name, step] of copies) expected(`the digest of ${name}`, (await run(name, step)).digest, digest)
+    expected("the export", (await run("export", { step: "export", url: source, to: trace })).count, count)
+
+    const imported = { step: "import", url: file("imported.db"), to: trace } as const
+    expected("appended", (await run("import", imported)).appended, count)
+    const again = await run("import again", imported)
+    expected("appended again", again.appended, 0)
+    expected("the duplicates", again.duplicates, count)
+
+    const cut = { ...imported, url: file("cut.db") }
+    const child = start({ ...cut, tellAt: count / 2 })
+    const ended = once(child, "exit")
+    child.stdout.once("data", () => child.kill("SIGKILL"))
+    expected("how the import ended", (await ended)[1], "SIGKILL")
+    const { appended = 0, duplicates = 0 } = await run("import, once killed in the middle", cut)
+    expected("killed and repeated, all", appended + duplicates, count)
+    // of what had been written before, and what had not
+    expected("killed in the middle", duplicates >= count / 2 && appended > 0, true)
+
+    for (const name of ["copy", "back", "imported", "cut"]) {
+      expected(
+        `the digest of ${name}.db`,
+        (await run(`verify ${name}`, { step: "verify", url: file(`${name}.db`) })).digest,
+        digest
+      )
     }
-  )
-  const [result = "", peak = ""] = stdout.trim().split("\n")
-  const seconds = ((performance.now() - started) / 1000).toFixed(1)
-  console.log(
-    `${name}: ${status === 0 ? "" : `ended with ${status}; `}${seconds} s, ${peak} MiB\n  ${result.slice(0, 330)}`
-  )
+  } finally {
+    Fs.rmSync(directory, { recursive: true })
+  }
 }
 
-run("append", { step: "fill", url: file("a.db"), to: "" })
-run("snapshot, SQLite to SQLite", { step: "snapshot", url: file("a.db"), to: file("copy.db") })
-run("snapshot, SQLite to Postgres", { step: "snapshot", url: file("a.db"), to: server.url })
-run("snapshot, Postgres to SQLite", { step: "snapshot", url: server.url, to: file("back.db") })
-run("export", { step: "export", url: file("a.db"), to: file("a.jsonl.gz") })
-run("import", { step: "import", url: file("imported.db"), to: file("a.jsonl.gz") })
-run("import again", { step: "import", url: file("imported.db"), to: file("a.jsonl.gz") })
-for (const name of ["a", "copy", "back", "imported"]) {
-  run(`verify ${name}`, { step: "verify", url: file(`${name}.db`), to: "" })
+try {
+  for (const count of counts.length === 0 ? [100_000, 1_000_000] : counts) await carry(count)
+} finally {
+  await server.stop()
 }
-await server.stop()
-Fs.rmSync(directory, { recursive: true })
+for (const [name, cells] of rows) console.log(`| ${[name, ...cells].join(" | ")} |`)
+for (const what of wrong) console.error(what)
+console.log(wrong.length === 0 ? "all digests are those of the source" : `${wrong.length} wrong`)
+process.exitCode = wrong.length === 0 ? 0 : 1

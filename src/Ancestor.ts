@@ -19,7 +19,7 @@ import { Ledger } from "./Ledger.js"
 import { CorruptEvent, type DriverMissing, type IncompatibleStore, type StoreError } from "./LedgerError.js"
 
 /**
- * - `after`: the ancestor's offset to go on after, 0 unless told
+ * - `after`: the ancestor's offset to go on after; from its first row, wherever that stands, unless told
  * - `onInvalid`: whether a row that is no event fails the import (unless told), or is skipped and reported
  * - `batchSize`: events in one append, 1,000 unless told; fewer where they are large
  * - `maxPayloadBytes`: a larger payload is invalid and not even read, 16 MiB unless told; the ledger has its own limit too

@@ -14,9 +14,10 @@ import * as Path from "node:path"
 import type { ConsumerStore } from "./ConsumerStore.js"
 import * as readonly from "./internal/readonly.js"
 import { toStoreError } from "./internal/sqlError.js"
+import { assertShutsNobodyOut } from "./internal/sqliteGuests.js"
 import * as sqliteStore from "./internal/sqliteStore.js"
 import type { Ledger, LedgerAdmin } from "./Ledger.js"
-import { type SetupError, StoreFailure, StoreUnavailable } from "./LedgerError.js"
+import { type SetupError, StoreFailure } from "./LedgerError.js"
 import type { LedgerStore } from "./LedgerStore.js"
 import * as StoreLedger from "./StoreLedger.js"
 
@@ -153,7 +154,7 @@ const clientLayer = (
     if (!isInMemory(name)) {
       if (mode === "create") Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
       else if (!Fs.existsSync(name)) throw new Error(`there is no file ${name}`)
-      if (mode === "read" && wouldShutOut(name)) throw shutOut
+      if (mode === "read") assertShutsNobodyOut(name)
       // SQLite would open it for reading alone, and stay so when it has become writable
       if (mode !== "read" && Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)
     }
@@ -166,31 +167,6 @@ const clientLayer = (
       )
     })
   )
-
-/**
- * A file in WAL mode needs two companions, which belong to whoever makes them, root's aside: another user, the writer,
- * could then not write them.
- */
-const wouldShutOut = (name: string): boolean => {
-  const user = process.geteuid?.()
-  if (user === undefined || user === 0) return false
-  const file = Fs.realpathSync(name)
-  if (Fs.statSync(file).uid === user || Fs.existsSync(`${file}-shm`)) return false
-  const handle = Fs.openSync(file, "r")
-  try {
-    // the version of the file format for reading, which is 2 in WAL mode
-    const version = Buffer.alloc(1)
-    Fs.readSync(handle, version, 0, 1, 19)
-    return version[0] === 2
-  } finally {
-    Fs.closeSync(handle)
-  }
-}
-
-const shutOut = new StoreUnavailable({
-  reason: "open: the file is another user's, and nobody has it open: what SQLite would put beside it would keep that " +
-    "user from writing; open it while a writer has it open, or as its owner, or make a snapshot of it"
-})
 
 const isInMemory = (name: string): boolean => name === ":memory:" || name === ""
 

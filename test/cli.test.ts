@@ -2,16 +2,16 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
 import { Effect, Fiber, Logger, LogLevel, Redacted, Schedule } from "effect"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { Client } from "pg"
 import { Consumer, type Event, Ledger, LedgerConfig } from "../src/index.js"
 import { event, events } from "./contract/fixtures.js"
-import { startScript } from "./support/processes.js"
+import { startOnTerminal, startScript } from "./support/processes.js"
 
 const program = "../../src/cli/bin.ts"
 const root = Fs.mkdtempSync(join(tmpdir(), "effect-ledger-cli-"))
@@ -81,6 +81,14 @@ const json = async (where: Partial<Where>, ...args: ReadonlyArray<string>): Prom
   return out.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line))
 }
 
+/** Runs it as a user who owns nothing, where the tests are run by root. */
+const runAsOther = (where: Partial<Where>, ...args: ReadonlyArray<string>) =>
+  ended(startScript("ordinaryUser.ts", args, environment(where)))
+
+/** Whether a program of the system is there. Where it is not, what needs it is skipped. */
+const has = (name: string, version = /./): boolean =>
+  version.test(spawnSync(name, ["--version"], { encoding: "utf8" }).stdout ?? "")
+
 const within = <A, E>(
   { schema, url }: Where,
   effect: Effect.Effect<A, E, Effect.Effect.Context<typeof Consumer.status> | Ledger.Ledger>
@@ -101,6 +109,18 @@ const three = [
   event("two", { runId: "run-2", actor: "bo", modelId: "m-1", turn: 2, payload: { text: "hello", tone: "warm" } }),
   event("three", { runId: "run-1", actor: "cy", turn: 1, payload: { n: 3 } })
 ]
+
+/** Answers what is asked on a terminal: what was shown, and the exit code. */
+const answered = async (where: Where, args: ReadonlyArray<string>, question: string, answer: string) => {
+  const child = await startOnTerminal(program, args, environment(where))
+  let shown = ""
+  child.stdout!.setEncoding("utf8").on("data", (text) => shown += text)
+  await until(() => shown.includes(question))
+  const closed = once(child, "close")
+  child.stdin!.write(answer)
+  const [code] = await closed
+  return { code, shown: shown.slice(shown.lastIndexOf(question)) }
+}
 
 describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", (backend, newWhere) => {
   it("append: once, whatever is repeated, and never silently otherwise", async () => {
@@ -265,6 +285,16 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
     ])
     expect(letters).toEqual([expect.objectContaining({ offset: 2, attempts: 1 })])
     expect(table.out).toContain("no  [31mway")
+    // the flags of a command below another stand on either side of its name
+    const other = newWhere()
+    await fill(other, three)
+    const flags = ({ schema, url }: Where) => ["--url", url, ...schema === undefined ? [] : ["--schema", schema]]
+    const elsewhere = await run(where, "consumers", ...flags(other), "reset", "words")
+    expect(elsewhere).toEqual({ code: 1, out: "", err: "effect-ledger: there is no consumer \"words\"\n" })
+    expect(await json(other, "consumers", ...flags(where), "dead-letters", "words")).toEqual(letters)
+    const twice = await run(where, "consumers", ...flags(other), "reset", "words", ...flags(where))
+    expect(twice).toEqual({ code: 2, out: "", err: "effect-ledger: --url is given twice\n" })
+    expect(await json(where, "consumers")).toEqual(status)
     expect(await json(where, "consumers", "reset", "words")).toEqual([{ name: "words", reset: true }])
     expect(await json(where, "consumers")).toEqual([])
     expect((await run(where, "consumers", "reset", "words")).code).toBe(1)
@@ -339,6 +369,33 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
   })
 })
 
+it.skipIf(!has("script", /util-linux/))(
+  "reset asks on a terminal, and takes nothing but the ledger's name",
+  async () => {
+    const where = newFile()
+    await fill(where, three)
+    const question = "Type a.db to go on: "
+    for (
+      const [typed, code, said] of [
+        ["yes\r", 1, "that is not its name: nothing was deleted"],
+        ["\r", 1, "nothing was deleted"],
+        ["A.DB\r", 1, "nothing was deleted"],
+        // Ctrl-C
+        ["a.db\u0003", 130, ""]
+      ] as const
+    ) {
+      const { shown, ...ended } = await answered(where, ["reset"], question, typed)
+      expect({ typed, ...ended }).toEqual({ typed, code })
+      expect(shown).toContain(said)
+      expect(await within(where, Ledger.latestOffset)).toBe(3)
+    }
+    const { code, shown } = await answered(where, ["reset"], question, "a.db\r")
+    expect(code).toBe(0)
+    expect(shown).toContain("deleted 3 events")
+    expect(await within(where, Ledger.latestOffset)).toBe(0)
+  }
+)
+
 it("a SQLite file without a ledger is left as it is, byte for byte", async () => {
   const { url } = newFile()
   new Sqlite(url).exec("CREATE TABLE mine (a); INSERT INTO mine VALUES (1)").close()
@@ -347,12 +404,42 @@ it("a SQLite file without a ledger is left as it is, byte for byte", async () =>
   expect(Fs.readFileSync(url).equals(before)).toBe(true)
 })
 
+it("who only looks needs the right to read and no more, and leaves every byte as it is", async () => {
+  const [where, copy] = [newFile(), newFile()]
+  const folder = dirname(copy.url)
+  await fill(where, three)
+  await json(where, "snapshot", copy.url)
+  const before = Fs.readFileSync(copy.url)
+  Fs.chmodSync(root, 0o755)
+  Fs.chmodSync(copy.url, 0o444)
+  Fs.chmodSync(folder, 0o555)
+  const commands = [["info"], ["runs"], ["show", "run-1"], ["tail"], ["export"], ["verify"]]
+  await Promise.all(commands.map(async (args) => {
+    const ended = await runAsOther(copy, ...args)
+    expect({ args, ...ended }).toMatchObject({ args, code: 0, err: "", out: expect.stringMatching(/./) })
+    expect(await run(copy, ...args)).toEqual(ended)
+  }))
+  expect(Fs.readFileSync(copy.url).equals(before)).toBe(true)
+  expect(Fs.readdirSync(folder)).toEqual(["a.db"])
+  Fs.chmodSync(folder, 0o755)
+})
+
+it("a ledger of another set-up version is named by it, and not read", async () => {
+  const where = newFile()
+  await fill(where, three)
+  new Sqlite(where.url).exec("UPDATE ledger_meta SET version = 7").close()
+  const { code, err, out } = await run(where, "info")
+  expect({ code, out }).toEqual({ code: 1, out: "" })
+  expect(err).toContain("a ledger of set-up version 7")
+})
+
 it("without a place it says what to set, and flags that are wrong are exit code 2", async () => {
   await Promise.all(
     ([
       [["info"], "DATABASE_URL"],
       [["info", "--url", "memory:"], "DATABASE_URL"],
       [["info", "--url", "mysql://ada:secret@host/db"], "mysql"],
+      [["info", "--url", "postgresql://ada:secret@host:port/db"], "cannot be read"],
       [["nothing"], "Invalid subcommand"],
       [["show"], "Missing argument"],
       [["tail", "--limit", "x"], "not a integer"],
@@ -373,8 +460,6 @@ it("without a place it says what to set, and flags that are wrong are exit code 
       ["tail", "--kind", "Nope"],
       ["tail", "--after", "-1"],
       ["runs", "--limit", "0"],
-      ["append", "--run", "r"],
-      ["append", "--run", "r", "--kind", "no", "--actor", "a"],
       ["append", "--run", "r", "--kind", "a.b", "--actor", "a", "--payload", "{"],
       ["append", "--run", "r", "--kind", "a.b", "--actor", "a", "--payload", "[]"]
     ].map(async (args) => {
@@ -384,6 +469,46 @@ it("without a place it says what to set, and flags that are wrong are exit code 
     })
   )
   expect((await run(where, "tail", "--after", "9")).code).toBe(1)
+})
+
+it("used wrongly, nothing was done: no ledger was made, and none was looked at", async () => {
+  const where = newFile()
+  const copy = join(dirname(where.url), "copy.db")
+  await Promise.all(
+    ([
+      [["append", "--run", "r"], "--kind, --actor"],
+      [["append", "--run", "r", "--kind", "no", "--actor", "a"], "kind"],
+      [["append", "--schema", "s", "--run", "r", "--kind", "a.b", "--actor", "a"], "--schema is for Postgres"],
+      [["import-ancestor", "mysql://host/db"], "mysql"],
+      [["import-ancestor", "postgresql://ada:secret@host:port/db"], "cannot be read"],
+      [["import-ancestor", ":memory:"], "memory"],
+      [["export", "--cloudevents", "not a URI"], "--cloudevents: expected a URI reference"],
+      [["snapshot", copy, "--to-schema", "s"], "--to-schema is for Postgres"],
+      [["snapshot", "postgresql://ada:secret@host:port/db"], "cannot be read"],
+      [["snapshot", "memory:"], "memory"],
+      [["snapshot", copy, "--to-prefix", "Bad-"], "a prefix or schema is"]
+    ] as const).map(async ([args, said]) => {
+      const { code, err, out } = await run(where, ...args)
+      expect({ args, code, out, err }).toEqual({ args, code: 2, out: "", err: expect.stringContaining(said) })
+      expect(err).not.toContain("secret")
+    })
+  )
+  expect(Fs.readdirSync(dirname(where.url))).toEqual([])
+  // of the environment, where several kinds of ledger may be meant, a file takes what is for files
+  await fill(where, three)
+  expect((await json({ ...where, schema: "s" }, "info"))[0]).toMatchObject({ name: "a.db", schema: null })
+})
+
+it("with --json an import that fails says in JSON how far it came, and then why", async () => {
+  const [from, to] = [newFile(), newFile()]
+  await fill(from, three)
+  const { out: trace } = await run(from, "export")
+  const { code, err, out } = await runWith(`${trace}{\n`, to, "import", "-", "--json")
+  expect({ code, out }).toEqual({ code: 1, out: "" })
+  expect(err.trimEnd().split("\n").map((line) => JSON.parse(line))).toEqual([
+    { stopped_after: "line 3", appended: 3, duplicates: 0, divergent: 0, invalid: 0 },
+    { error: "InvalidTrace", message: expect.stringContaining("line 4") }
+  ])
 })
 
 it("a password is in nothing that it says", async () => {
@@ -499,6 +624,22 @@ it("import-ancestor reads what the Python ledgers wrote", async () => {
   expect((await json(where, "tail"))[0]).toMatchObject({ id: "one", created_at: "2026-01-01T00:00:00.500Z" })
 })
 
+it.runIf(process.getuid?.() === 0)(
+  "an ancestor's file that its writer would be shut out of is left alone",
+  async () => {
+    const [old, where] = [newFile(), newFile()]
+    const database = new Sqlite(old.url)
+    database.pragma("journal_mode = WAL")
+    database.exec("CREATE TABLE events (n)")
+    database.close()
+    for (const { url } of [old, where]) Fs.chmodSync(dirname(url), 0o777)
+    Fs.chmodSync(root, 0o755)
+    const { code, err } = await runAsOther(where, "import-ancestor", old.url)
+    expect({ code, err }).toEqual({ code: 1, err: expect.stringContaining("the file is another user's") })
+    expect(Fs.readdirSync(dirname(old.url))).toEqual(["a.db"])
+  }
+)
+
 it("help names every command, each has its own, and completions find them", async () => {
   const [help, bare, version, script] = await Promise.all([
     run({}, "--help"),
@@ -535,5 +676,47 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _effect-ledger_bash_completions effec
     expect(code).toBe(0)
     for (const command of commands) expect(out).toContain(command)
     expect(out).not.toContain("wizard")
+  }
+})
+
+const typed = [["ru", "runs"], ["tail --fo", "tail --follow"], ["consumers re", "consumers reset"]] as const
+
+it.skipIf(!has("zsh"))("zsh completes what is typed", async () => {
+  const folder = Fs.mkdtempSync(join(root, "zsh-"))
+  const { out } = await run({}, "--completions", "zsh")
+  Fs.writeFileSync(join(folder, "completions"), out)
+  Fs.writeFileSync(
+    join(folder, "interactive"),
+    `autoload -U compinit; compinit -u -D; source ${folder}/completions
+effect-ledger() { print -r "given <$*>" }; print -r "ready to complete"`
+  )
+  // a shell on a terminal of its own, as only such a one completes
+  Fs.writeFileSync(
+    join(folder, "typing"),
+    `zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "source ${folder}/interactive"
+zpty -r shell shown "*ready to complete*"
+for text in "$@"; do
+  zpty -n -w shell "effect-ledger $text"$'\t\n'
+  zpty -r shell shown "*given <*>*"
+  print -r -- "\${\${shown##*given <}%%>*}"
+done
+zpty -d shell`
+  )
+  const completed = execFileSync("zsh", ["-f", join(folder, "typing"), ...typed.map(([text]) => text)], {
+    encoding: "utf8",
+    timeout: 20_000
+  })
+  expect(completed.trimEnd().split("\n")).toEqual(typed.map(([, completed]) => completed))
+}, 30_000)
+
+it.skipIf(!has("fish"))("fish completes what is typed", async () => {
+  const { out } = await run({}, "--completions", "fish")
+  for (const [text, completed] of typed) {
+    const offered = execFileSync("fish", ["--no-config", "-c", `${out}\ncomplete -C "effect-ledger ${text}"`], {
+      encoding: "utf8"
+    })
+    expect(offered.split("\n").map((line) => line.split("\t")[0])).toEqual([completed.split(" ").at(-1), ""])
   }
 })

@@ -21,6 +21,7 @@ it("SQL stands in the stores, the migrations and what reads the ancestor's datab
     "src/internal/migrations/pgRoles.ts",
     "src/internal/migrations/postgres.ts",
     "src/internal/migrations/sqlite.ts",
+    "src/internal/pgInspect.ts",
     "src/internal/pgStore.ts",
     "src/internal/sqlConsumerStore.ts",
     "src/internal/sqlStore.ts",

@@ -4,12 +4,21 @@
  */
 import { describe, expect, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { promisify } from "node:util"
 
 const readme = readFileSync("README.md", "utf8")
-const documents = ["README.md", "docs/guarantees.md", "docs/following.md", "docs/traces.md", "docs/operating.md"]
+const documents = ["README.md", ...readdirSync("docs").map((name) => join("docs", name))]
   .map((file) => ({ file, text: readFileSync(file, "utf8") }))
 
 describe("README.md and docs", () => {

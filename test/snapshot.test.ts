@@ -157,6 +157,24 @@ describe("a copy", () => {
       expectEvents(yield* (yield* open(sqlite(to).layer())).ledger.events, recordedAt(1, events(5)))
     }))
 
+  it.scopedLive("by the engine is made beside the program, whose timers go on", () =>
+    Effect.gen(function*() {
+      const [from, to] = [newFile(), newFile()]
+      const source = yield* open(SqliteLedger.layerFile(from, { durability: "relaxed" }))
+      yield* source.ledger.appendAll(events(4000, "large", { payload: { text: "x".repeat(10_000) } }))
+      const sizes = new Set<number>()
+      const timer = setInterval(() => {
+        for (const name of hidden(dirname(to))) {
+          const size = Fs.statSync(join(dirname(to), name), { throwIfNoEntry: false })?.size ?? 0
+          if (!/-(wal|shm|journal)$/.test(name) && size > 0) sizes.add(size)
+        }
+      }, 1)
+      yield* Effect.ensuring(copyTo(source, sqlite(to)), Effect.sync(() => clearInterval(timer)))
+      // on this thread it would be seen when it is whole, and not before
+      const whole = Fs.statSync(to).size
+      expect(Array.from(sizes).filter((size) => size < whole / 2).length).toBeGreaterThan(2)
+    }))
+
   it.scopedLive("is full durable again, whatever the settings of its source", () =>
     Effect.gen(function*() {
       const [from, to] = [newFile(), newFile()]

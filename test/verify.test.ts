@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, inject, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
 import { Context, DateTime, Effect, Either, Layer, Redacted } from "effect"
+import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs"
 import { tmpdir } from "node:os"
@@ -12,6 +13,7 @@ import * as PgLedger from "../src/PgLedger.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
 import { canonical, digest, epoch, event, events } from "./contract/fixtures.js"
 import { random } from "./support/following.js"
+import { bundleAlone } from "./support/processes.js"
 
 const root = Fs.mkdtempSync(join(tmpdir(), "effect-ledger-verify-"))
 afterAll(() => Fs.rmSync(root, { recursive: true, force: true }))
@@ -137,6 +139,8 @@ describe("a SQLite file", () => {
           "DROP TRIGGER ledger_only_append; CREATE TRIGGER ledger_only_append BEFORE INSERT ON ledger_events BEGIN SELECT 1; END",
           /trigger "ledger_only_append" is missing, or was changed/
         ],
+        ["DROP TRIGGER ledger_span", /trigger "ledger_span" is missing/],
+        ["INSERT INTO ledger_spans VALUES (4096, 0, 0)", /times of the span that ends at 4096 are not those/],
         ["DROP INDEX ledger_kind", /index "ledger_kind" is missing/],
         ["DROP VIEW ledger_view", /view "ledger_view" is missing/],
         ["DROP TABLE ledger_dead_letters", /table "ledger_dead_letters" is missing/],
@@ -181,6 +185,21 @@ describe("a SQLite file", () => {
       expect((yield* verifyFile(file)).problems).toStrictEqual([])
       indexOtherwise(file)
       expect((yield* verifyFile(file)).problems.map(({ what }) => what).join("\n")).toMatch(
+        /missing from index ledger_run/
+      )
+    }))
+
+  it.live("a program that is one file finds no driver for another thread, and checks and replaces all the same", () =>
+    Effect.gen(function*() {
+      const [file, folder] = [newFile(), Fs.mkdtempSync(join(root, "alone-"))]
+      yield* fill(file, events(3000, "large", { payload: { text: "x".repeat(2000) } }))
+      expect(Fs.statSync(file).size).toBeGreaterThan(2 ** 22)
+      const program = yield* Effect.promise(() => bundleAlone("bundled.ts", folder))
+      const answer = () =>
+        JSON.parse(execFileSync(process.execPath, [program, file, join(folder, "copy.db")], { encoding: "utf8" }))
+      expect(answer()).toStrictEqual({ count: 3000, driver: null, problems: [] })
+      indexOtherwise(file)
+      expect(answer().problems.map(({ what }: { readonly what: string }) => what).join("\n")).toMatch(
         /missing from index ledger_run/
       )
     }))
@@ -230,10 +249,67 @@ describe("a ledger in Postgres", () => {
            WHERE proname = 'ledger_append_v1' AND pronamespace = '${schema}'::regnamespace); END $$`,
           /function "ledger_append_v1" is missing/
         ],
+        [`ALTER TABLE ${table} DISABLE TRIGGER ledger_span`, /trigger that keeps the times of spans is missing/],
+        [
+          `INSERT INTO ${schema}.ledger_spans VALUES (4096, 0, 0)`,
+          /times of the span that ends at 4096 are not those/
+        ],
         [`DROP INDEX ${schema}.ledger_actor`, /index "ledger_actor" is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_pkey`, /primary key is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_id_key`, /unique constraint of the id is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_digest_check`, /1 of 13 check constraints/],
+        [
+          `DROP TRIGGER ledger_append_only ON ${table};
+           CREATE TRIGGER ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ${table} WHEN (false)
+           EXECUTE FUNCTION ${schema}.ledger_refuse(); ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ledger_append_only`,
+          /trigger that refuses changes was changed/
+        ],
+        [
+          `DROP TRIGGER ledger_append_only ON ${table};
+           CREATE TRIGGER ledger_append_only BEFORE UPDATE OF turn OR DELETE OR TRUNCATE ON ${table}
+           EXECUTE FUNCTION ${schema}.ledger_refuse(); ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ledger_append_only`,
+          /trigger that refuses changes was changed/
+        ],
+        [
+          `ALTER TABLE ${table} DROP CONSTRAINT ledger_events_kind_check;
+           ALTER TABLE ${table} ADD CONSTRAINT ledger_events_kind_check CHECK (true)`,
+          /1 of 13 check constraints/
+        ],
+        [
+          `ALTER TABLE ${table} DROP CONSTRAINT ledger_events_pkey;
+           ALTER TABLE ${table} ADD CONSTRAINT ledger_events_pkey PRIMARY KEY ("offset", id)`,
+          /primary key is missing, or was changed/
+        ],
+        [
+          `ALTER TABLE ${table} DROP CONSTRAINT ledger_events_id_key;
+           ALTER TABLE ${table} ADD CONSTRAINT ledger_events_id_key UNIQUE (id, actor)`,
+          /unique constraint of the id is missing, or was changed/
+        ],
+        ...[
+          "(kind, \"offset\")",
+          "(actor)",
+          "(actor, \"offset\" DESC)",
+          "(actor, \"offset\") WHERE actor <> 'ada'",
+          "(actor COLLATE \"POSIX\", \"offset\")"
+        ].map((keys) =>
+          [
+            `DROP INDEX ${schema}.ledger_actor; CREATE INDEX ledger_actor ON ${table} ${keys}`,
+            /index "ledger_actor" was changed/
+          ] as const
+        ),
+        [
+          `DROP INDEX ${schema}.ledger_model; CREATE INDEX ledger_model ON ${table} (model_id, "offset")`,
+          /index "ledger_model" was changed/
+        ],
+        ...["SECURITY INVOKER", "RESET search_path", "SET search_path = public", "SET work_mem = '1MB'"].map((change) =>
+          [
+            `DO $$ BEGIN EXECUTE (SELECT 'ALTER FUNCTION ' || oid::regprocedure || ' ${
+              change.replaceAll("'", "''")
+            }' FROM pg_proc
+             WHERE proname = 'ledger_append_v1' AND pronamespace = '${schema}'::regnamespace); END $$`,
+            /function "ledger_append_v1" is missing, or was changed/
+          ] as const
+        ),
         [
           `INSERT INTO ${schema}.ledger_consumers
            SELECT 'reader', 0, 1, incarnation, 3, 'x', 1, NULL, 0 FROM ${schema}.ledger_meta`,

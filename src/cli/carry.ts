@@ -9,10 +9,12 @@ import * as Stream from "effect/Stream"
 import * as Fs from "node:fs"
 import * as Ancestor from "../Ancestor.js"
 import * as Event from "../Event.js"
+import { expectedSource, isSource } from "../internal/cloudEvent.js"
 import { parseTime } from "../internal/fields.js"
 import { JsonRefusal, parseJson } from "../internal/jsonText.js"
 import { readBytes } from "../internal/traceFile.js"
 import * as Ledger from "../Ledger.js"
+import type { InvalidEvent } from "../LedgerError.js"
 import * as Trace from "../Trace.js"
 import { Failed } from "./exit.js"
 import * as Filters from "./filters.js"
@@ -49,11 +51,12 @@ export const append = Command.make(
   (flags) =>
     Effect.gen(function*() {
       // what is left is what makes an event
-      const { json: _, prefix: __, schema: ___, url: ____, ...fields } = flags
+      const { json, prefix: _, schema: __, url: ___, ...fields } = flags
+      // whatever is wrong with it is found before a ledger is made
       const command: Appending = Object.values(fields).some((field) => field._tag === "Some")
-        ? appendOne(flags)
-        : appendLines(flags.json)
-      return yield* Effect.provide(command, Place.layer(flags, true))
+        ? appendOne(yield* eventOf(fields), json)
+        : appendLines(yield* lines, json)
+      return yield* Effect.provide(command, Place.making(flags))
     })
 ).pipe(
   Command.withDescription(
@@ -75,9 +78,12 @@ export const export_ = Command.make(
     limit: Filters.limit,
     ...Place.options
   },
-  (flags) =>
-    Effect.gen(function*() {
-      const source = Option.getOrUndefined(flags.cloudEvents)
+  (flags) => {
+    const source = Option.getOrUndefined(flags.cloudEvents)
+    if (source !== undefined && !isSource(source)) {
+      return new Place.Usage({ message: `--cloudevents: ${expectedSource}` })
+    }
+    return Effect.gen(function*() {
       const query = {
         filter: Filters.toFilter(flags),
         ...Filters.toRange(flags),
@@ -103,7 +109,8 @@ export const export_ = Command.make(
         : Terminal.print(
           `exported ${Terminal.plural(count, "event")} to ${Terminal.safe(file)}, ${Terminal.bytes(bytes)}`
         )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.scoped, Effect.provide(Place.reading(flags)))
+  }
 ).pipe(
   Command.withDescription(
     "Write events as JSON Lines, all or those that match, in constant memory. A file is complete or not there."
@@ -147,14 +154,14 @@ export const import_ = Command.make(
         Effect.Effect.Error<ReturnType<typeof Trace.fromFile>> | Terminal.InputFailed
       > = file === "-" ? Terminal.stdin : readBytes(file)
       const imported = yield* Trace.fromBytes(counted(source), options).pipe(
-        tellingHowFar(() => last === undefined ? undefined : { ...last, place: `line ${last.line}` })
+        tellingHowFar(() => last === undefined ? undefined : { ...last, place: `line ${last.line}` }, flags.json)
       )
       yield* tellImported(
         imported,
         imported.invalidLines.map(({ line, reason }) => `line ${line}: ${reason}`),
         flags.json
       )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, true)))
+    }).pipe(Effect.scoped, Effect.provide(Place.making(flags)))
 ).pipe(
   Command.withDescription(
     "Append the events of a file that `export` wrote. What is recorded already is counted and not written: an import that " +
@@ -182,34 +189,41 @@ export const importAncestor = Command.make(
           last = imported
           return report({ done: seen(imported), fraction: imported.offset / imported.head })
         }
-      }).pipe(tellingHowFar(() => last === undefined ? undefined : { ...last, place: `offset ${last.offset}` }))
+      }).pipe(
+        tellingHowFar(() => last === undefined ? undefined : { ...last, place: `offset ${last.offset}` }, flags.json)
+      )
       yield* tellImported(
         imported,
         imported.invalidRows.map(({ offset, reason }) => `offset ${offset}: ${reason}`),
         flags.json
       )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, true)))
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Place.making(flags)),
+      // what can be no source is found before a ledger is made
+      (command) => Effect.zipRight(Place.parse(flags.source), command)
+    )
 ).pipe(
   Command.withDescription(
     "Append the events of a database that the Python SqlAlchemyLedger or SQLiteLedger wrote. Repeating it is safe."
   )
 )
 
-type OneFlags =
+type EventFlags =
   & {
     readonly [K in "run" | "kind" | "actor" | "payload" | "text" | "id" | "session" | "modelProfile" | "model" | "at"]:
       Option.Option<string>
   }
-  & { readonly turn: Option.Option<number>; readonly schemaVersion: Option.Option<number>; readonly json: boolean }
+  & { readonly turn: Option.Option<number>; readonly schemaVersion: Option.Option<number> }
 
-const appendOne = (flags: OneFlags) =>
+const eventOf = (flags: EventFlags): Effect.Effect<Event.Event, Place.Usage | InvalidEvent> =>
   Effect.gen(function*() {
     const missing = (["run", "kind", "actor"] as const).filter((name) => Option.isNone(flags[name]))
     if (missing.length > 0) {
       return yield* new Place.Usage({ message: `an event also needs ${missing.map((name) => `--${name}`).join(", ")}` })
     }
     const given = Option.getOrUndefined
-    const event = yield* Event.create({
+    return yield* Event.create({
       id: given(flags.id),
       runId: given(flags.run)!,
       turn: Option.getOrElse(flags.turn, () => 0),
@@ -222,10 +236,14 @@ const appendOne = (flags: OneFlags) =>
       modelProfile: given(flags.modelProfile),
       modelId: given(flags.model)
     })
+  })
+
+const appendOne = (event: Event.Event, json: boolean) =>
+  Effect.gen(function*() {
     const receipt = yield* Ledger.append(event)
     const identical = receipt._tag === "Appended" || receipt.identical
     const status = receipt._tag === "Appended" ? "appended" : identical ? "duplicate" : "divergent"
-    yield* flags.json
+    yield* json
       ? Terminal.printJson({ status, id: receipt.id, offset: receipt.offset })
       : Terminal.print(
         `${status === "appended" ? "appended" : "already recorded"} #${receipt.offset} ${Terminal.safe(receipt.id)}`
@@ -264,16 +282,16 @@ const timeOf = (text: string | undefined): Effect.Effect<DateTime.Utc | undefine
     : Effect.succeed(DateTime.unsafeMake(millis))
 }
 
-const appendLines = (json: boolean) =>
-  Effect.gen(function*() {
-    if (process.stdin.isTTY) {
-      return yield* new Place.Usage({
-        message: "give an event by flags (--run, --kind, --actor, …), or JSON Lines on standard input"
-      })
-    }
-    const imported = yield* Trace.fromBytes(Terminal.stdin)
-    yield* tellImported(imported, [], json)
-  })
+const lines = Effect.suspend(() =>
+  process.stdin.isTTY
+    ? new Place.Usage({
+      message: "give an event by flags (--run, --kind, --actor, …), or JSON Lines on standard input"
+    })
+    : Effect.succeed(Terminal.stdin)
+)
+
+const appendLines = (lines: typeof Terminal.stdin, json: boolean) =>
+  Effect.flatMap(Trace.fromBytes(lines), (imported) => tellImported(imported, [], json))
 
 interface Counts {
   readonly appended: number
@@ -319,10 +337,15 @@ const tellImported = (
 
 /** What was done before the end, when it was not the end of the work. */
 const tellingHowFar =
-  (far: () => (Counts & { readonly place: string }) | undefined) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  (far: () => (Counts & { readonly place: string }) | undefined, json: boolean) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>) =>
     Effect.onExit(self, (exit) => {
       const last = far()
-      return exit._tag === "Success" || last === undefined
-        ? Effect.void
-        : Terminal.say(`stopped after ${last.place}: ${counts(last)}; the same command goes on from here`)
+      if (exit._tag === "Success" || last === undefined) return Effect.void
+      const { appended, divergent, duplicates, invalid, place } = last
+      return Terminal.say(
+        json
+          ? JSON.stringify({ stopped_after: place, appended, duplicates, divergent, invalid })
+          : `stopped after ${place}: ${counts(last)}; the same command goes on from here`
+      )
     })

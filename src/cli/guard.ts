@@ -5,6 +5,7 @@ import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { badName, names } from "../internal/sqlStore.js"
 import * as Ledger from "../Ledger.js"
 import type { Head } from "../LedgerStore.js"
 import * as Snapshot from "../Snapshot.js"
@@ -58,7 +59,20 @@ export const snapshot = Command.make(
           ["goes on from", `${parent.incarnation} at #${parent.offset}`]
         ])
       )
-    }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, false)))
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Place.reading(flags)),
+      (command) =>
+        Effect.flatMap(Place.parse(flags.destination), (destination): typeof command => {
+          if (destination._tag === "Sqlite" && Place.isGiven(flags.toSchema)) {
+            return Place.noSchema("--to-schema", destination.filename)
+          }
+          const prefix = Option.getOrElse(flags.toPrefix, () => "ledger_")
+          return names(prefix, Option.getOrUndefined(flags.toSchema)) === undefined
+            ? new Place.Usage({ message: `--to-prefix, --to-schema: ${badName}` })
+            : command
+        })
+    )
 ).pipe(
   Command.withDescription(
     "Copy the ledger, whole or not at all, with the same offsets and digests, while writers go on; each event is compared " +
@@ -82,7 +96,7 @@ export const verify = Command.make("verify", Place.options, (flags) =>
         ...count === 0 ? [Terminal.green("sound")] : []
       )
     if (count > 0) return yield* new Failed({ message: `${Terminal.plural(count, "problem")} found` })
-  }).pipe(Effect.scoped, Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.scoped, Effect.provide(Place.reading(flags)))).pipe(
     Command.withDescription(
       "Read the whole ledger, recompute every digest, and check offsets, indices, triggers and checkpoints. Exit code 1 and " +
         "the offsets when something is wrong (the first 1,000). Writers go on."
@@ -99,7 +113,7 @@ export const incarnate = Command.make("incarnate", Place.options, (flags) =>
         ["incarnation", incarnation],
         ...parent === undefined ? [] : [["goes on from", `${parent.incarnation} at #${parent.offset}`] as const]
       ]))
-  }).pipe(Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.provide(Place.changing(flags)))).pipe(
     Command.withDescription(
       "Declare, after a restore or a failover, that this log goes on by itself from here. Events stay; cursors and consumers " +
         "of the old incarnation fail rather than skip what was lost."

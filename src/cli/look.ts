@@ -50,7 +50,7 @@ export const info = Command.make("info", Place.options, (flags) =>
       ["set-up", `version ${place.setUpVersion}`],
       ["incarnation", head.incarnation]
     ]))
-  }).pipe(Effect.provide(Place.layer(flags, false)))).pipe(
+  }).pipe(Effect.provide(Place.reading(flags)))).pipe(
     Command.withDescription(
       "Tell what the ledger is: backend, head, runs, size, durability, set-up version, incarnation. " +
         "Costs one index probe a run. Durability is what a program with this environment would get."
@@ -87,7 +87,7 @@ export const runs = Command.make(
           few(run.models)
         ])
       ))
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "List runs, newest first: by their last event, or by their last one that matches the filters; 20 unless --limit " +
@@ -124,7 +124,7 @@ export const show = Command.make(
         return Terminal.write(text)
       })
       yield* Terminal.print("", Terminal.dim(Terminal.plural(shown, "event")))
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "Read a run as a transcript, in offset order, in constant memory. With --json, a line for each event, as `export` " +
@@ -163,13 +163,17 @@ export const tail = Command.make(
       // without a place to begin, the last ones
       const past = Option.isNone(flags.after)
         ? Stream.unwrap(Effect.map(
-          Stream.runCollect(ledger.read({
+          // however many they are, only the first of them is kept
+          Stream.runLast(ledger.read({
             filter,
             through,
             direction: "backward",
             limit: Option.getOrElse(flags.limit, () => 10)
           })),
-          (events) => Stream.fromChunk(Chunk.reverse(events))
+          Option.match({
+            onNone: () => Stream.empty,
+            onSome: ({ offset }) => ledger.read({ filter, after: { after: offset - 1, incarnation }, through })
+          })
         ))
         : ledger.read({
           filter,
@@ -202,7 +206,7 @@ export const tail = Command.make(
         }),
         Effect.onInterrupt(() => Terminal.say(`stopped after offset ${told}: --after ${told} goes on from there`))
       )
-    }).pipe(Effect.provide(Place.layer(flags, false)))
+    }).pipe(Effect.provide(Place.reading(flags)))
 ).pipe(
   Command.withDescription(
     "Print events, a line each: the last ten that match (or --limit), or all after an offset (--after). " +

@@ -171,20 +171,25 @@ const overTerminal: Console.Console = (() => {
 })()
 
 /**
- * In bash, a program whose name has a hyphen gets a script that does not find its subcommands; there is no wizard; usage
- * lacks the program; and what kind of text a flag takes its description says.
+ * In bash and zsh, a program whose name has a hyphen gets a script that does not find its subcommands; there is no wizard; usage
+ * lacks the program, and the command that another is below; and what kind of text a flag takes its description says.
  */
 const asOurs = (script: string): string =>
   /^(function |#compdef |complete )/.test(script)
     ? script
       .replaceAll("cmd=\"effect-ledger\"", "cmd=\"effect__ledger\"")
       .replaceAll(/^(\s*)effect-ledger\)$/gm, "$1effect__ledger)")
+      .replaceAll("_effect-ledger__", "_effect__ledger__")
       .replaceAll(" --wizard", "")
       .split("\n")
       .filter((line) => !line.includes("wizard"))
       .join("\n")
     : script
-      .replaceAll(/^\$ /gm, "$ effect-ledger ")
+      .replaceAll(
+        /^\$ (?!consumers )/gm,
+        process.argv[2] === "consumers" ? "$ effect-ledger consumers " : "$ effect-ledger "
+      )
+      .replaceAll(/^\$ (?=consumers )/gm, "$ effect-ledger ")
       .replaceAll(/^ *A (user-defined piece of text( that is confidential)?|true or false value)\.\n\n/gm, "")
 
 // a reader that goes away is noticed by whoever writes next

@@ -20,6 +20,8 @@ import type { Ledger, LedgerAdmin } from "../Ledger.js"
 import * as LedgerConfig from "../LedgerConfig.js"
 import type { SetupError, StoreError } from "../LedgerError.js"
 import type { LedgerStore } from "../LedgerStore.js"
+import type * as PgLedger from "../PgLedger.js"
+import type * as SqliteLedger from "../SqliteLedger.js"
 
 /** The command was used wrongly: nothing was done. */
 export class Usage extends Data.TaggedError("Usage")<{ readonly message: string }> {}
@@ -57,58 +59,93 @@ export class Place extends Context.Tag("effect-ledger/cli/Place")<Place, {
   readonly prefix: string
   readonly schema: string | null
   readonly durability: "full" | "relaxed"
+  /** No ledger of another one can be opened. */
   readonly setUpVersion: number
   readonly bytes: Effect.Effect<number, StoreError>
 }>() {}
 
-export type Services = Place | Ledger | LedgerAdmin | LedgerStore | ConsumerStore
+/** For a command that only looks: the ledger has to be there, and is left as it is. */
+export const reading = (flags: Flags): Located<Ledger | LedgerStore> =>
+  located(flags, {
+    sqlite: ({ layerReadonly }, filename, options) => layerReadonly(filename, options),
+    postgres: ({ layerReadonly }, url, options) => layerReadonly(url, options)
+  })
 
-/** The Layer of the ledger that the flags and the environment name. With `create: false` it has to be there. */
-export const layer = (
-  flags: Flags,
-  create: boolean
-): Layer.Layer<Services, Usage | ConfigError.ConfigError | SetupError> =>
+/** For a command that changes a ledger, which has to be there. */
+export const changing = (flags: Flags): Located<Services> => located(flags, writing(false))
+
+/** For a command that makes the ledger where there is none. */
+export const making = (flags: Flags): Located<Services> => located(flags, writing(true))
+
+/** Where a URL of another place leads: a file or a server. */
+export const parse = (url: Redacted.Redacted): Effect.Effect<Backend.Backend, Usage | ConfigError.ConfigError> =>
+  Effect.tap(Backend.parseUrl(url), (backend): Effect.Effect<unknown, Usage> => {
+    if (backend._tag === "Postgres") return describe(backend.url)
+    return backend._tag === "Memory" || backend.filename === ":memory:"
+      ? new Usage({ message: "what is in memory ends with this command: name a file or a Postgres URL" })
+      : Effect.void
+  })
+
+type Services = Ledger | LedgerAdmin | LedgerStore | ConsumerStore
+type Located<A> = Layer.Layer<Place | A, Usage | ConfigError.ConfigError | SetupError>
+
+interface Opening<A> {
+  readonly sqlite: (module: typeof SqliteLedger, filename: string, options: Options) => Layer.Layer<A, SetupError>
+  readonly postgres: (module: typeof PgLedger, url: Redacted.Redacted, options: Options) => Layer.Layer<A, SetupError>
+}
+type Options = Pick<LedgerConfig.Options, "prefix" | "schema" | "durability">
+
+const writing = (create: boolean): Opening<Services> => ({
+  sqlite: ({ layerFile }, filename, options) => layerFile(filename, { ...options, create }),
+  postgres: ({ layerUrl }, url, options) => layerUrl(url, { ...options, create })
+})
+
+const located = <A>(flags: Flags, open: Opening<A>): Located<A> =>
   Layer.unwrapEffect(Effect.gen(function*() {
-    const config = yield* read(flags)
-    const { backend, durability = "full", prefix = "ledger_", schema } = config
-    const options = { prefix, schema, durability, create }
-    const place = (rest: Pick<Context.Tag.Service<Place>, "backend" | "shown" | "name" | "setUpVersion" | "bytes">) =>
-      Place.of({ prefix, schema: schema ?? null, durability, ...rest })
+    const { backend, durability = "full", prefix: given, schema: configured } = yield* read(flags)
+    const prefix = given ?? "ledger_"
+    const place = (
+      schema: string | undefined,
+      database: string,
+      rest: Pick<Context.Tag.Service<Place>, "backend" | "shown" | "setUpVersion" | "bytes">
+    ) =>
+      Layer.succeed(
+        Place,
+        // several ledgers may share a database: those that were asked for by name are called by it
+        { prefix, schema: schema ?? null, durability, name: join([database, schema, given]), ...rest }
+      )
     switch (backend._tag) {
       case "Memory":
         return yield* nowhere
       case "Sqlite": {
         const { filename } = backend
         if (filename === ":memory:") return yield* nowhere
-        const { layerFile } = yield* Backend.load(() => import("../SqliteLedger.js"), "@effect/sql-sqlite-node")
-        return Layer.succeed(
-          Place,
-          place({
+        if (isGiven(flags.schema)) return yield* noSchema("--schema", filename)
+        const module = yield* Backend.load(() => import("../SqliteLedger.js"), "@effect/sql-sqlite-node")
+        return Layer.merge(
+          place(undefined, Path.basename(filename), {
             backend: "SQLite",
             shown: filename,
-            name: named(Path.basename(filename), config),
             setUpVersion: sqlite.version,
             bytes: Effect.sync(() => sizeOf(filename) + sizeOf(`${filename}-wal`))
-          })
-        ).pipe(Layer.provideMerge(layerFile(filename, options)))
+          }),
+          open.sqlite(module, filename, { prefix, durability })
+        )
       }
       case "Postgres": {
         const { url } = backend
-        const { database, shown } = describe(url)
-        const { layerUrl } = yield* Backend.load(() => import("../PgLedger.js"), "@effect/sql-pg")
+        const { database, shown } = yield* describe(url)
+        const module = yield* Backend.load(() => import("../PgLedger.js"), "@effect/sql-pg")
         const { size } = yield* Backend.load(() => import("../internal/pgStore.js"), "@effect/sql-pg")
-        return Layer.effect(
-          Place,
-          Effect.contextWith((context: Context.Context<Effect.Effect.Context<ReturnType<typeof size>>>) =>
-            place({
-              backend: "Postgres",
-              shown,
-              name: named(database, config),
-              setUpVersion: postgres.version,
-              bytes: Effect.provide(size(prefix, schema), context)
-            })
-          )
-        ).pipe(Layer.provideMerge(layerUrl(url, options)))
+        return Layer.merge(
+          place(configured, database, {
+            backend: "Postgres",
+            shown,
+            setUpVersion: postgres.version,
+            bytes: size(url, prefix, configured)
+          }),
+          open.postgres(module, url, { prefix, schema: configured, durability })
+        )
       }
     }
   }))
@@ -132,22 +169,34 @@ const nowhere = new Usage({
     "or a Postgres URL (postgresql://…); a ledger in memory would end with this command"
 })
 
-// several ledgers may share a database: those that were asked for by name are called by it
-const named = (database: string, { prefix, schema }: LedgerConfig.LedgerConfig): string =>
-  [database, schema, prefix].filter((part) => part !== undefined).join(".")
+/** Whether a flag says something: an empty one is what a script makes of a variable that is not set. */
+export const isGiven = (flag: Option.Option<string>): boolean => Option.exists(flag, (text) => text.trim() !== "")
+
+/** A flag that would be ignored, by somebody who means it. */
+export const noSchema = (flag: string, filename: string): Usage =>
+  new Usage({ message: `${flag} is for Postgres, and ${filename} is a SQLite file: leave it out, or use a prefix` })
+
+const join = (parts: ReadonlyArray<string | undefined>): string => parts.filter((part) => part !== undefined).join(".")
 
 const sizeOf = (path: string): number => Fs.statSync(path, { throwIfNoEntry: false })?.size ?? 0
 
 /** Only what is no secret: parameters may hold passwords too. */
-const describe = (url: Redacted.Redacted): { readonly database: string; readonly shown: string } => {
-  try {
-    const { database, host, port, user } = ConnectionString.parse(Redacted.value(url))
-    const name = database ?? user ?? "postgres"
-    return {
-      database: name,
-      shown: `postgresql://${user === undefined ? "" : `${user}@`}${host ?? ""}${port ? `:${port}` : ""}/${name}`
-    }
-  } catch {
-    return { database: "postgres", shown: "postgresql:…" }
-  }
-}
+const describe = (
+  url: Redacted.Redacted
+): Effect.Effect<{ readonly database: string; readonly shown: string }, Usage> =>
+  Effect.try({
+    try: () => {
+      const { database, host, port, user } = ConnectionString.parseIntoClientConfig(Redacted.value(url))
+      const name = database || user || "postgres"
+      return {
+        database: name,
+        shown: `postgresql://${user ? `${user}@` : ""}${host ?? ""}${port ? `:${port}` : ""}/${name}`
+      }
+    },
+    // what the parser throws may quote the URL
+    catch: () =>
+      new Usage({
+        message: "the connection URL cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, " +
+          "with parameters whose files are there"
+      })
+  })

@@ -7,11 +7,13 @@ import * as Fs from "node:fs"
 import { IncompatibleStore, type StoreError } from "../LedgerError.js"
 import { known, pageRows, select, type Source, table } from "./ancestor.js"
 import { toStoreError } from "./sqlError.js"
+import { assertShutsNobodyOut } from "./sqliteGuests.js"
 
 export const open = (filename: string): Effect.Effect<Source, StoreError | IncompatibleStore, Scope.Scope> =>
   Effect.gen(function*() {
     // a driver that cannot open says little of why
     yield* attempt("open", () => Fs.accessSync(filename, Fs.constants.R_OK))
+    yield* attempt("open", () => assertShutsNobodyOut(filename))
     const client = yield* SqliteClient.make({ filename, readonly: true, disableWAL: true }).pipe(
       Effect.provide(Reactivity.layer),
       Effect.catchAllDefect((defect) => Effect.fail(toStoreError("open", defect, false)))

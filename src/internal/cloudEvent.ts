@@ -33,9 +33,7 @@ export const toCloudEvent = (
   const row = rowOf(event)
   if (row instanceof FieldIssue) return refuse(undefined, attributeOf(row.path), row.reason)
   const { id } = row
-  if (typeof source !== "string" || !uriReference.test(source)) {
-    return refuse(id, "source", "expected a URI reference, such as urn:example:agents")
-  }
+  if (!isSource(source)) return refuse(id, "source", expectedSource)
   const cloudEvent: CloudEvent = {
     specversion: "1.0",
     id,
@@ -62,6 +60,10 @@ export const toCloudEvent = (
   }
   return Either.right(cloudEvent)
 }
+
+/** Whether events can come from there. */
+export const isSource = (source: unknown): boolean => typeof source === "string" && uriReference.test(source)
+export const expectedSource = "expected a URI reference, such as urn:example:agents"
 
 /** The event of a CloudEvent, which is given as a JSON value or as its text. */
 export const fromCloudEvent = (json: unknown): Either.Either<Event, InvalidCloudEvent> => {

@@ -1,4 +1,5 @@
 /** The store in Postgres. */
+import * as PgClient from "@effect/sql-pg/PgClient"
 import { SqlClient } from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
@@ -9,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
@@ -26,6 +28,7 @@ import {
   type StoredRow
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
+import { inspect, ownTable } from "./pgInspect.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
 import {
@@ -36,14 +39,11 @@ import {
   type Dialect,
   lineageFrom,
   lineageOf,
-  misplacedStatement,
-  misspannedStatement,
   type Names,
   names as makeNames,
   noLedger,
   otherVersion,
   pageQuery,
-  problem,
   resultsOf,
   setUpRow,
   type Statement
@@ -267,47 +267,7 @@ export const make = Effect.fnUntraced(function*(
         [after, through],
         (rows) => rows.map(([offset, digest]) => [Number(offset), digest as string | null] as const)
       ),
-    inspect: Effect.map(
-      Effect.all([
-        read("inspect", sql.functions, [names.schema], (rows) => rows),
-        read("inspect", sql.trigger, [names.schema, `${names.prefix}events`], (rows) => rows),
-        read("inspect", sql.constraints, [names.schema, `${names.prefix}events`], (rows) => rows[0]!),
-        read("inspect", sql.indices, [names.schema, `${names.prefix}events`], (rows) => rows.map(([name]) => name)),
-        read(
-          "inspect",
-          `${misplacedStatement(names, hexOf)} UNION ALL ${misspannedStatement(names)}`,
-          [],
-          (rows) => rows
-        )
-      ]),
-      ([functions, triggers, constraints, indices, misplaced]) => {
-        const what: Array<unknown> = []
-        for (const text of migrations.create(names)) {
-          const name = /^CREATE FUNCTION \S+"(\w+)"\(/.exec(text)?.[1]
-          const body = /AS \$\$(.*)\$\$$/s.exec(text)?.[1]
-          if (name !== undefined && !functions.some(([other, found]) => other === name && found === body)) {
-            what.push(`the function "${name}" is missing, or was changed`)
-          }
-          const index = /^CREATE INDEX "(\w+)"/.exec(text)?.[1]
-          if (index !== undefined && !indices.includes(index)) {
-            what.push(`the index "${index}" is missing, or not valid`)
-          }
-        }
-        const guard = triggers.find(([name]) => name === `${names.prefix}append_only`)
-        if (guard === undefined) what.push("the trigger that refuses changes is missing")
-        else {
-          if (guard[1] !== "A") what.push("the trigger that refuses changes is not ENABLE ALWAYS")
-          if (Number(guard[2]) !== guardType || guard[3] !== `${names.prefix}refuse`) {
-            what.push("the trigger that refuses changes was changed")
-          }
-        }
-        const [primary, unique, checks] = constraints.map(Number)
-        if (primary === 0) what.push("the primary key is missing")
-        if (unique === 0) what.push("the unique constraint of the id is missing")
-        if (checks! < checkCount) what.push(`${checkCount - checks!} of ${checkCount} check constraints are missing`)
-        return [...what, ...misplaced.map(([text]) => text)].map(problem)
-      }
-    ),
+    inspect: inspect(names, (text, params) => read("inspect", text, params, (rows) => rows)),
     location: read("location", sql.location, [names.schema, `${names.prefix}events`], (rows) => {
       // an incarnation is of one log, or of a copy byte by byte
       const [database, table, incarnation] = setUpRow(rows[0])
@@ -490,15 +450,6 @@ const transient = Schedule.exponential("10 millis").pipe(Schedule.jittered, Sche
 
 const lockStatement = (names: Names): string => `LOCK TABLE ${names.of("lock")} IN EXCLUSIVE MODE`
 
-/** Joins the events table, whose schema and name are the first two parameters. */
-const ownTable = (oid: string, and = ""): string =>
-  `pg_catalog.pg_class AS c ON c.oid = ${oid} JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ` +
-  `WHERE n.nspname = $1 AND c.relname = $2 ${and}`
-
-/** BEFORE, for each statement, DELETE, UPDATE and TRUNCATE, as the catalogue writes it. */
-const guardType = 2 + 8 + 16 + 32
-const checkCount = 13
-
 const headOf = (rows: ReadonlyArray<StoredRow>): Head => {
   const [incarnation, offset, digest] = setUpRow(rows[0])
   return {
@@ -534,18 +485,6 @@ const statements = (names: Names, lockTimeout: number) => ({
   digests: `SELECT "offset", ${
     hexOf("digest")
   } FROM ${names.events} WHERE "offset" > $1 AND "offset" <= $2 ORDER BY "offset"`,
-  functions: `SELECT p.proname::text, p.prosrc FROM pg_catalog.pg_proc AS p ` +
-    `JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = $1`,
-  trigger:
-    `SELECT t.tgname::text, t.tgenabled::text, t.tgtype::text, p.proname::text FROM pg_catalog.pg_trigger AS t ` +
-    `JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid JOIN ${ownTable("t.tgrelid")}`,
-  constraints: `SELECT count(*) FILTER (WHERE contype = 'p'), count(*) FILTER (WHERE contype = 'u'), ` +
-    `count(*) FILTER (WHERE contype = 'c' AND convalidated) FROM pg_catalog.pg_constraint AS k JOIN ${
-      ownTable("k.conrelid")
-    }`,
-  indices:
-    `SELECT i.relname::text FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid ` +
-    `JOIN ${ownTable("x.indrelid", "AND x.indisvalid AND x.indisready")}`,
   location:
     `SELECT d.oid::text, c.oid::text, (SELECT incarnation FROM ${names.meta}) FROM pg_catalog.pg_database AS d ` +
     `JOIN ${ownTable("c.oid", "AND d.datname = current_database()")}`,
@@ -701,11 +640,12 @@ export const applyRoles = (statements: ReadonlyArray<string>): Effect.Effect<voi
     Effect.mapError((error) => toStoreError("roles", error, false))
   )
 
-/** The bytes of the events, with their indices. */
+/** The bytes of the events, with their indices: a question of its own, that any role may ask. */
 export const size = (
+  url: Redacted.Redacted,
   prefix: string,
   schema: string | undefined
-): Effect.Effect<number, StoreError, SqlClient> =>
+): Effect.Effect<number, StoreError> =>
   Effect.flatMap(SqlClient, (client) => client.reserve).pipe(
     Effect.flatMap((connection) =>
       connection.executeValues(
@@ -716,6 +656,7 @@ export const size = (
       )
     ),
     Effect.scoped,
+    Effect.provide(PgClient.layer({ url, maxConnections: 1 })),
     Effect.map((rows) => Number(rows[0]?.[0])),
     Effect.mapError((error) => toStoreError("size", error, false))
   )

@@ -22,6 +22,7 @@ import {
   type Store
 } from "./snapshot.js"
 import { toStoreError } from "./sqlError.js"
+import { findDriver } from "./sqliteDriver.js"
 import * as sqliteStore from "./sqliteStore.js"
 import { run as verify, scan, type Seen } from "./verify.js"
 
@@ -38,7 +39,7 @@ export const toFile = (
     }
     yield* mayReplace(store, target, prefix, replace)
     const temporary = yield* beside(target)
-    const plain = source !== null && (yield* sqliteStore.holdsOnlyLedger(source, prefix))
+    const plain = source !== null && findDriver() !== undefined && (yield* sqliteStore.holdsOnlyLedger(source, prefix))
     const made = yield* Effect.scoped(
       plain ? byEngine(store, source, temporary, prefix, onProgress) : byPages(store, temporary, prefix, onProgress)
     )

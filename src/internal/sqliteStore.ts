@@ -2,6 +2,7 @@
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { SqlClient } from "@effect/sql/SqlClient"
 import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -237,9 +238,14 @@ const open = Effect.fnUntraced(function*(
         return { found: [...missing, ...misplaced, ...(large === undefined ? structure(db) : [])], large }
       }),
       ({ found, large }) =>
-        large === undefined ? Effect.succeed(found) : Effect.map(
+        large === undefined ? Effect.succeed(found) : Effect.flatMap(
           offThread(large, [[skipChecks, []], [integrityStatement, []]]),
-          (answers) => [...found, ...answers === undefined ? [] : damages(answers[1]!)]
+          (answers) =>
+            Effect.map(
+              // it holds the program up, and is what was asked for
+              answers === undefined ? read("inspect", structure) : Effect.succeed(damages(answers[1]!)),
+              (damage) => [...found, ...damage]
+            )
         )
     ),
     location: read("location", (db) => {
@@ -428,12 +434,16 @@ const damages = (rows: ReadonlyArray<StoredRow>): ReadonlyArray<Problem> =>
 
 /** Whether there is nothing in a file but one sound ledger with the prefix. */
 export const holdsOnlyLedger = (file: string, prefix: string): Effect.Effect<boolean, StoreError> =>
-  Effect.map(offThread(file, [[schemaStatement, []]]), (answers) => {
-    const names = makeNames(prefix)
-    const texts = new Set(answers?.[0]?.map(([text]) => text))
-    const expected = names === undefined ? [] : migrations.create(names)
-    return texts.size === expected.length && expected.every((text) => texts.has(text))
-  })
+  onClient((db) => db.values(schemaStatement)).pipe(
+    Effect.provide(SqliteClient.layer({ filename: file, readonly: true, disableWAL: true })),
+    Effect.catchAllCause((cause) => Effect.fail(toStoreError("snapshot", Cause.squash(cause), false))),
+    Effect.map((rows) => {
+      const names = makeNames(prefix)
+      const texts = new Set(rows.map(([text]) => text))
+      const expected = names === undefined ? [] : migrations.create(names)
+      return texts.size === expected.length && expected.every((text) => texts.has(text))
+    })
+  )
 
 /** Copies a file that {@link holdsOnlyLedger}, as of one moment, without what readers keep in it. */
 export const copyFile = (file: string, target: string, prefix: string): Effect.Effect<void, StoreError> => {
@@ -453,7 +463,7 @@ export const copyFile = (file: string, target: string, prefix: string): Effect.E
 export const toggleUnfinished = (prefix: string): Effect.Effect<void, StoreError, SqlClient> =>
   onClient((db) => db.run(`UPDATE ${makeNames(prefix)!.meta} SET version = -version`))
 
-const onClient = (body: (db: Database) => void): Effect.Effect<void, StoreError, SqlClient> =>
+const onClient = <A>(body: (db: Database) => A): Effect.Effect<A, StoreError, SqlClient> =>
   Effect.flatMap(SqlClient, ({ reserve }) =>
     Effect.mapError(
       Effect.scoped(

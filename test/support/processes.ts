@@ -1,7 +1,9 @@
 /** Processes that a test starts. */
 import { build } from "esbuild"
 import { type ChildProcess, spawn } from "node:child_process"
-import { basename } from "node:path"
+import { copyFileSync, mkdirSync, writeFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 /** Starts a script of this folder; whoever starts it ends it. */
@@ -12,6 +14,17 @@ export const startScript = async (
   execArgv: ReadonlyArray<string> = []
 ): Promise<ChildProcess> =>
   spawn(process.execPath, [...execArgv, await bundled(script), ...args], {
+    env: { ...process.env, ...env },
+    stdio: ["pipe", "pipe", "pipe"]
+  })
+
+/** Starts a script of this folder on a terminal of its own, which util-linux makes. */
+export const startOnTerminal = async (
+  script: string,
+  args: ReadonlyArray<string>,
+  env: Record<string, string>
+): Promise<ChildProcess> =>
+  spawn("script", ["-qec", [process.execPath, await bundled(script), ...args].join(" "), "/dev/null"], {
     env: { ...process.env, ...env },
     stdio: ["pipe", "pipe", "pipe"]
   })
@@ -36,6 +49,25 @@ export const runScript = async (
   })
 }
 
+/**
+ * Makes a script of this folder a program that is one file, in a folder of its own: with the driver in it, whose binary
+ * lies beside it, and without a package to be found. Answers its path.
+ */
+export const bundleAlone = async (script: string, folder: string): Promise<string> => {
+  const outfile = join(folder, "program.mjs")
+  // the driver looks for its binary from the file that it is in
+  await bundle(script, outfile, [], "const __filename = import.meta.filename")
+  mkdirSync(join(folder, "build"))
+  copyFileSync(
+    join(dirname(createRequire(import.meta.url).resolve("better-sqlite3/package.json")), binary),
+    join(folder, "build", basename(binary))
+  )
+  writeFileSync(join(folder, "package.json"), "{}")
+  return outfile
+}
+
+const binary = "build/Release/better_sqlite3.node"
+
 const bundles = new Map<string, Promise<string>>()
 
 // one file starts in an eighth of the time, and tests start many
@@ -45,18 +77,29 @@ const bundled = (script: string): Promise<string> => {
   const outfile = fileURLToPath(
     new URL(`../../build/test/${basename(script, ".ts")}-${process.pid}.mjs`, import.meta.url)
   )
-  const bundle = build({
+  const made = bundle(script, outfile, ["better-sqlite3"])
+  bundles.set(script, made)
+  return made
+}
+
+const bundle = async (
+  script: string,
+  outfile: string,
+  external: ReadonlyArray<string>,
+  banner = ""
+): Promise<string> => {
+  await build({
     entryPoints: [fileURLToPath(new URL(script, import.meta.url))],
     bundle: true,
     platform: "node",
     format: "esm",
-    external: ["better-sqlite3", "pg-native"],
+    external: [...external, "pg-native"],
     banner: {
-      js: "import { createRequire as requireFrom } from \"node:module\"; const require = requireFrom(import.meta.url)"
+      js: "import { createRequire as requireFrom } from \"node:module\"; " +
+        `const require = requireFrom(import.meta.url); ${banner}`
     },
     logLevel: "error",
     outfile
-  }).then(() => outfile)
-  bundles.set(script, bundle)
-  return bundle
+  })
+  return outfile
 }
