@@ -309,6 +309,20 @@ const plants: Readonly<Record<string, readonly [Kind, (draft: Draft, chance: () 
         }
       }))
   ],
+  "a condition is refused by what is older than it asks about": [
+    "refusal",
+    ({ log, operations }, chance) =>
+      change(
+        operations,
+        chance,
+        // two events: the first of them refused it, and the second is the last that it knows of
+        ({ outcome }) => outcome._tag === "refused" && outcome.by !== undefined && outcome.by < log.length,
+        (operation) => ({
+          ...operation,
+          condition: { runId: operation.condition!.runId, after: 1 + refusedBy(operation) }
+        })
+      )
+  ],
   "a look at the head misses what was acknowledged": ["staleHead", ({ heads, operations }, chance) => {
     const acknowledged = operations.filter(({ outcome }) => outcome._tag === "ok")
     const outcome = ok(acknowledged[somewhere(acknowledged, chance)]!)
@@ -476,6 +490,11 @@ const change = (
 const ok = ({ outcome }: Operation): Extract<Operation["outcome"], { readonly _tag: "ok" }> => {
   if (outcome._tag !== "ok") throw new Error("not acknowledged")
   return outcome
+}
+
+const refusedBy = ({ outcome }: Operation): number => {
+  if (outcome._tag !== "refused" || outcome.by === undefined) throw new Error("not refused by an event")
+  return outcome.by
 }
 
 const appended = (receipts: ReadonlyArray<Receipt>): ReadonlyArray<Receipt> =>
