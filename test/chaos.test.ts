@@ -38,13 +38,13 @@ describe("the history is right", () => {
     assert.strictEqual(report.faults["servers killed"], 10)
   }, 120_000)
 
-  it("after 200 lost acknowledgements of a commit", async () => {
+  it("after 200 lost acknowledgements of an append", async () => {
     const report = await run(
       { backend: "postgres", seed, writers: 2, subscribers: 1, pause: 2 },
       loseAcknowledgements(200)
     )
     passes(report)
-    assert.isAtLeast(report.faults["lost acknowledgements, committed"] ?? 0, 200)
+    assert.isAtLeast(report.faults["lost acknowledgements of appends"] ?? 0, 200)
   }, 120_000)
 
   it("after 30 seconds of chaos on Postgres", async () => {

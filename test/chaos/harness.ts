@@ -241,8 +241,9 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
     const isCalm = ([at, wait]: readonly [number, number]): boolean =>
       !disturbances.some(([from, to]) => at < to && at + wait > from)
     if (proxy !== undefined) {
-      const { committed, unknown } = proxy.lost()
-      faults["lost acknowledgements, committed"] = committed
+      const { appends, others, unknown } = proxy.lost()
+      faults["lost acknowledgements of appends"] = appends
+      faults["lost acknowledgements of other commits"] = others
       faults["lost acknowledgements, unknown"] = unknown
     }
     return {

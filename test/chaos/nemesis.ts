@@ -1,5 +1,6 @@
 /** What is done to the processes, the server and the connections between them. */
 import { setTimeout as sleep } from "node:timers/promises"
+import type { Proxy } from "../support/proxy.js"
 import { stopFor, terminateBackends, until, type World } from "./harness.js"
 import { now } from "./history.js"
 
@@ -51,21 +52,22 @@ export const killServer = (cycles: number) => async (world: World): Promise<void
   }
 }
 
-/** The acknowledgement of a commit is lost, so often; now and then those of the store's own repetitions too. */
+/** The acknowledgement of an append is lost, so often; now and then those of the store's own repetitions too. */
 export const loseAcknowledgements = (times: number) => async (world: World): Promise<void> => {
   const proxy = world.proxy!
-  const count = (): number => proxy.lost().committed
-  while (count() < times) {
+  while (proxy.lost().appends < times) {
     const before = world.acknowledged()
-    const [committed, unknown] = [count(), proxy.lost().unknown]
+    const lost = allLost(proxy)
     // every third time the connection is cut before anybody knows
     const loss = world.chance() < 0.67 ? "answered" as const : "sent" as const
     proxy.loseAnswers(world.chance() < 0.02 ? 8 : 1, loss)
-    await until("an acknowledgement is lost", 60_000, () => count() > committed || proxy.lost().unknown > unknown)
+    await until("an acknowledgement is lost", 60_000, () => allLost(proxy) > lost)
     await until("something is acknowledged again", 60_000, () => world.acknowledged() > before)
   }
   proxy.loseAnswers(0, "answered")
 }
+
+const allLost = (proxy: Proxy): number => Object.values(proxy.lost()).reduce((sum, count) => sum + count, 0)
 
 type Fault = readonly [weight: number, (world: World) => void | Promise<void>]
 
