@@ -11,6 +11,7 @@ import {
   type Recorded,
   type Seen
 } from "./chaos/checker.js"
+import { longest } from "./chaos/waits.js"
 import { random } from "./support/following.js"
 
 const seed = process.env["TEST_SEED"] ?? String(randomInt(2 ** 31))
@@ -469,6 +470,20 @@ describe("the checker", () => {
     console.log(`500,000 events checked in ${seconds.toFixed(1)} s of processor time`)
     assert.isBelow(seconds, 30)
   }, 240_000)
+})
+
+describe("the longest wait", () => {
+  const second = 1_000_000
+  it("is without the time that somebody else took, and that time only", () => {
+    const waits = [[0, 3 * second], [10 * second, 5 * second], [20 * second, second]] as const
+    assert.strictEqual(longest([]), 0)
+    assert.strictEqual(longest(waits), 5000)
+    // the second is 2 s: what overlaps is taken once, and what lies outside is not
+    const spans = [[14 * second, 18 * second], [9 * second, 11 * second], [10 * second, 12 * second]] as const
+    assert.strictEqual(longest(waits, spans), 3000)
+    assert.strictEqual(longest(waits.slice(1), spans), 2000)
+    assert.strictEqual(longest(waits.slice(1), [[0, 30 * second]]), 0)
+  })
 })
 
 const somewhere = (list: ReadonlyArray<unknown>, chance: () => number): number => Math.floor(chance() * list.length)

@@ -26,6 +26,7 @@ import {
   type Story,
   type WriterConfig
 } from "./history.js"
+import { longest, type Span } from "./waits.js"
 
 export interface Settings {
   readonly backend: "sqlite" | "postgres"
@@ -51,7 +52,9 @@ export interface Report {
   readonly events: number
   readonly operations: number
   readonly unknown: number
+  /** Refused by a condition; and by what the events were. */
   readonly refused: number
+  readonly invalid: number
   readonly seen: ReadonlyArray<number>
   /** Events that the handlers were given: those that run exactly once, as far as it was committed. */
   readonly handled: Readonly<Record<"exactlyOnce" | "atLeastOnce", number>>
@@ -60,8 +63,9 @@ export interface Report {
   /** What was done to it, and how often. */
   readonly faults: Readonly<Record<string, number>>
   /**
-   * The longest that an operation of less than 1,000 events took, in milliseconds; and of those in whose time no process
-   * was stopped, no server away, and this machine not too busy to run a timer.
+   * The longest that an operation of less than 1,000 events took, or had taken when its process was killed, in
+   * milliseconds; and the longest without the time in which a process was stopped, a server away, the disk full, or this
+   * machine too busy to run a timer.
    */
   readonly longestWait: number
   readonly longestWaitUnstopped: number
@@ -81,7 +85,7 @@ export interface World {
   readonly proxy: Proxy | undefined
   readonly disk: Disk | undefined
   readonly count: (fault: string, by?: number) => void
-  /** In this time no wait is counted as one of an undisturbed process. */
+  /** This time is nobody's wait for the ledger. */
   readonly disturbed: (from: number, to: number) => void
   /** Events that were acknowledged so far. */
   readonly acknowledged: () => number
@@ -113,7 +117,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
   const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-chaos-"))
   const progress = settings.progress ?? (() => {})
   const faults: Record<string, number> = {}
-  const disturbances: Array<readonly [number, number]> = []
+  const disturbances: Array<Span> = []
   const stories: Array<Story> = []
   let ticked = begun
   const ticks = setInterval(() => {
@@ -238,8 +242,6 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
     })
     for (const story of [...stories, ...views, ...Object.values(consumed)]) failures.push(...story.failures)
     const waits = stories.flatMap((story) => story.waits)
-    const isCalm = ([at, wait]: readonly [number, number]): boolean =>
-      !disturbances.some(([from, to]) => at < to && at + wait > from)
     if (proxy !== undefined) {
       const { appends, others, unknown } = proxy.lost()
       faults["lost acknowledgements of appends"] = appends
@@ -253,7 +255,8 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       events: log.length,
       operations: operations.length,
       unknown: operations.filter(({ outcome }) => outcome._tag === "unknown").length,
-      refused: operations.filter(({ outcome }) => outcome._tag === "refused").length,
+      refused: operations.filter(({ outcome }) => outcome._tag === "refused" && outcome.by !== undefined).length,
+      invalid: operations.filter(({ outcome }) => outcome._tag === "refused" && outcome.by === undefined).length,
       seen: views.map(({ seen }) => seen.length),
       handled: {
         exactlyOnce: table.length,
@@ -265,7 +268,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       },
       faults,
       longestWait: longest(waits),
-      longestWaitUnstopped: longest(waits.filter(isCalm)),
+      longestWaitUnstopped: longest(waits, disturbances),
       violations: [...failures.slice(0, 20).map((detail) => ({ kind: "failure" as const, detail })), ...violations]
     }
   } finally {
@@ -283,12 +286,18 @@ export const stopFor = (world: World, member: Member, millis: number): void => {
   const pid = member.pid()
   if (pid === undefined) return
   const begun = now()
-  world.disturbed(begun, begun + millis * 1000 + 200_000)
   world.count("processes stopped")
-  spawn("/bin/sh", ["-c", `kill -STOP ${pid} && sleep ${millis / 1000}; kill -CONT ${pid}`], {
+  const stopping = spawn("/bin/sh", ["-c", `kill -STOP ${pid} && sleep ${millis / 1000}; kill -CONT ${pid}`], {
     stdio: "ignore",
     detached: true
-  }).unref()
+  })
+  stopping.on("exit", () => world.disturbed(begun, now())).unref()
+}
+
+/** Those that fall to this share, and at least one where there is any. */
+export const someOf = <A>(members: ReadonlyArray<A>, chance: () => number, share: number): ReadonlyArray<A> => {
+  const chosen = members.filter(() => chance() < share)
+  return chosen.length > 0 ? chosen : members.slice(Math.floor(chance() * members.length)).slice(0, 1)
 }
 
 /** Terminates some of the server's backends; answers how many. */
@@ -301,7 +310,7 @@ export const terminateBackends = async (url: string, chance: () => number, share
       "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' " +
         "AND pid <> pg_backend_pid() ORDER BY pid"
     )
-    const chosen = rows.filter(() => chance() < share).map(({ pid }) => pid)
+    const chosen = someOf(rows, chance, share).map(({ pid }) => pid)
     await client.query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", [chosen])
     return chosen.length
   } finally {
@@ -320,9 +329,6 @@ export const until = async (what: string, millis: number, holds: () => boolean):
 
 /** How many events share a checkpoint. */
 const consumerBatch = 50
-
-const longest = (waits: ReadonlyArray<readonly [number, number]>): number =>
-  Math.round(waits.reduce((most, [, wait]) => Math.max(most, wait), 0) / 1000)
 
 /** Waits until they have ended by themselves, and tells of those that have not, or not well. */
 const all = async (what: string, members: ReadonlyArray<Member>, millis = 30_000): Promise<ReadonlyArray<string>> => {
@@ -376,7 +382,8 @@ const startMortal = async (
 ): Promise<Mortal> => {
   let life = 0
   let file = ""
-  let read = (): void => {}
+  let read: ReturnType<typeof reader> = () => {}
+  let killed = 0
   const start = (): Promise<Member> => {
     file = Path.join(folder, `${name}-${++life}.jsonl`)
     read = reader(file, story)
@@ -394,7 +401,10 @@ const startMortal = async (
     name,
     pid: () => member.pid(),
     ended: () => member.ended(),
-    kill: () => member.kill(),
+    kill: () => {
+      killed = now()
+      return member.kill()
+    },
     send: (command) => member.send(command),
     errors: () => member.errors(),
     hasBegun: () => {
@@ -403,6 +413,7 @@ const startMortal = async (
     },
     restart: async () => {
       readThis()
+      read(killed)
       Fs.rmSync(file, { force: true })
       member = await start()
     }
