@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { randomInt } from "node:crypto"
 import { type Report, run } from "./chaos/harness.js"
 import { chaos, killServer, killWriters, loseAcknowledgements } from "./chaos/nemesis.js"
+import { noMount } from "./support/faults.js"
 
 const seed = process.env["TEST_SEED"] ?? String(randomInt(2 ** 31))
 
@@ -72,4 +73,15 @@ describe("the history is right", () => {
     assert.isAtMost(report.longestWaitUnstopped, 2000)
     assert.isAtMost(report.longestWait, 5000)
   }, 180_000)
+
+  it("after 6 seconds on a small disk that is filled now and then", async (context) => {
+    const reason = noMount()
+    context.skip(reason !== undefined, reason)
+    const report = await run(
+      { backend: "sqlite", seed, writers: 2, subscribers: 1, pause: 10, smallDisk: true },
+      chaos(6)
+    )
+    passes(report)
+    for (const fault of ["disk filled", "attempts without room"]) assert.isAbove(report.faults[fault] ?? 0, 0, fault)
+  }, 120_000)
 })

@@ -7,7 +7,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Ledger, LedgerMetrics } from "../src/index.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
-import { asNobody, event, fails, fill, folder, holder, smallDisk, whileReadOnly } from "./support/faults.js"
+import { asNobody, event, fails, fill, folder, holder, needsMount, smallDisk, whileReadOnly } from "./support/faults.js"
 
 const append = Effect.flatMap(event(), Ledger.append)
 const events = (count: number, bytes = 0) => Effect.all(Array.from({ length: count }, () => event(bytes)))
@@ -49,21 +49,20 @@ describe("a full disk", () => {
     undoes: false
   }))
 
-  const mounted: typeof limited = Effect.flatMap(smallDisk(4096), (path) => {
-    if (path === undefined) return limited
+  const mounted: typeof limited = Effect.map(smallDisk(4096), (path) => {
     let free = () => {}
-    return Effect.succeed({
+    return {
       layer: open(Path.join(path, "a.db")),
       fill: Effect.sync(() => {
         free = fill(path)
       }),
       free: Effect.sync(() => free()),
       undoes: true
-    })
+    }
   })
 
-  for (const [name, disk] of [["a file system without room", mounted], ["a limit of pages", limited]] as const) {
-    it.scopedLive(`${name}: nothing acknowledged is lost, and with room it goes on`, () =>
+  const full = (disk: Effect.Effect<Disk, unknown, Scope.Scope>): void => {
+    it.scopedLive("nothing acknowledged is lost, and with room it goes on", () =>
       Effect.flatMap(disk, ({ fill, free, layer }) =>
         Effect.gen(function*() {
           const acknowledged: Array<string> = []
@@ -89,7 +88,7 @@ describe("a full disk", () => {
           assert.deepStrictEqual(yield* ids, [...acknowledged, ...batch.map(({ id }) => id)])
         }).pipe(Effect.provide(layer))))
 
-    it.scopedLive(`${name}: the caller's transaction is told whether it is lost`, () =>
+    it.scopedLive("the caller's transaction is told whether it is lost", () =>
       Effect.flatMap(disk, ({ fill, free, layer, undoes }) =>
         Effect.gen(function*() {
           const sql = yield* SqliteClient.SqliteClient
@@ -119,6 +118,12 @@ describe("a full disk", () => {
           assert.strictEqual((yield* sql`SELECT * FROM notes`).length, 1)
         }).pipe(Effect.provide(layer))))
   }
+
+  describe("a limit of pages", () => full(limited))
+  describe("a file system without room", () => {
+    needsMount()
+    full(mounted)
+  })
 })
 
 describe("a place that may not be written", () => {

@@ -89,6 +89,8 @@ export interface World {
   readonly disturbed: (from: number, to: number) => void
   /** Events that were acknowledged so far. */
   readonly acknowledged: () => number
+  /** Attempts that were told so far that the disk is full. */
+  readonly withoutRoom: () => number
 }
 
 export interface Member {
@@ -129,7 +131,6 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
   const server = settings.backend === "postgres" ? await startPostgres() : undefined
   const proxy = server === undefined ? undefined : await startProxy(server.url)
   const mounted = settings.smallDisk === true ? smallDisk(Path.join(folder, "disk")) : undefined
-  if (settings.smallDisk === true && mounted === undefined) progress("no small disk: it cannot be mounted here")
   const file = Path.join(mounted === undefined ? folder : Path.join(folder, "disk"), "a.db")
   const url = proxy?.url ?? `sqlite:///${file}`
   try {
@@ -186,6 +187,10 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
         members.push(consumer)
       }
     }
+    const sum = (field: "acknowledged" | "withoutRoom"): number => {
+      for (const writer of writers) writer.hasBegun()
+      return stories.reduce((sum, story) => sum + story[field], 0)
+    }
     const world: World = {
       settings,
       chance: random(`${settings.seed} nemesis`),
@@ -204,10 +209,8 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
         faults[fault] = (faults[fault] ?? 0) + by
       },
       disturbed: (from, to) => disturbances.push([from, to]),
-      acknowledged: () => {
-        for (const writer of writers) writer.hasBegun()
-        return stories.reduce((sum, { acknowledged }) => sum + acknowledged, 0)
-      }
+      acknowledged: () => sum("acknowledged"),
+      withoutRoom: () => sum("withoutRoom")
     }
     await until("every writer begins", 60_000, () => writers.every((writer) => writer.hasBegun()))
 
@@ -242,6 +245,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
     })
     for (const story of [...stories, ...views, ...Object.values(consumed)]) failures.push(...story.failures)
     const waits = stories.flatMap((story) => story.waits)
+    if (mounted !== undefined) faults["attempts without room"] = sum("withoutRoom")
     if (proxy !== undefined) {
       const { appends, others, unknown } = proxy.lost()
       faults["lost acknowledgements of appends"] = appends
@@ -446,11 +450,11 @@ const query = async (
   }
 }
 
-/** A file system in memory with 64 MiB of room; only root can mount one. It is gone when this process is. */
-const smallDisk = (path: string): Disk & { readonly unmount: () => void } | undefined => {
+/** A file system in memory with 192 MiB of room; only root can mount one. It is gone when this process is. */
+const smallDisk = (path: string): Disk & { readonly unmount: () => void } => {
   Fs.mkdirSync(path)
-  const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", path], { stdio: "ignore" })
-  if (status !== 0) return undefined
+  const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=192m", "tmpfs", path], { stdio: "ignore" })
+  if (status !== 0) throw new Error("no small disk can be mounted here: that takes root")
   const guardian = spawn("/bin/sh", ["-c", "cat; umount -l \"$1\"", "disk-guardian", path], {
     stdio: ["pipe", "ignore", "ignore"],
     detached: true

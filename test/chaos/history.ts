@@ -172,6 +172,8 @@ export interface Story {
   /** How long an operation took from its first attempt in a life until its outcome was known, or until it was killed. */
   readonly waits: Array<Wait>
   acknowledged: number
+  /** Attempts that were told that the disk is full. */
+  withoutRoom: number
 }
 
 /** What was begun, and is not known yet. */
@@ -191,7 +193,8 @@ export const emptyStory = (): Story => ({
   failures: [],
   lanes: new Map(),
   waits: [],
-  acknowledged: 0
+  acknowledged: 0,
+  withoutRoom: 0
 })
 
 /** Reads what was added to the history file of one life since the last call; the last one says when that was killed. */
@@ -255,6 +258,7 @@ export const reader = (file: string, story: Story): (killed?: number) => void =>
       case "refused":
         return finish(line[2], { _tag: "refused", at: line[1], by: line[3] ?? undefined })
       case "unknown":
+        if (line[3].includes("is full")) story.withoutRoom++
         return finish(line[2], { _tag: "unknown", at: line[1] })
       case "failed":
         return void story.failures.push(line[2])

@@ -126,8 +126,11 @@ const onSmallDisk: ReadonlyArray<Fault> = [
   ...onSqlite,
   [2, async (world) => {
     const begun = now()
+    const before = world.withoutRoom()
     world.disk!.fill()
     await sleep(100 + world.chance() * 400)
+    // what the write-ahead log has room for goes on for a while
+    await until("somebody finds no room", 60_000, () => world.withoutRoom() > before)
     world.disk!.empty()
     world.count("disk filled")
     world.disturbed(begun, now())
