@@ -1,6 +1,9 @@
 /** The checker's own test: a correct history passes, and whatever is planted in one is found. */
 import { assert, describe, it } from "@effect/vitest"
 import { randomInt } from "node:crypto"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
 import {
   check,
   type Handled,
@@ -11,6 +14,7 @@ import {
   type Recorded,
   type Seen
 } from "./chaos/checker.js"
+import { emptyStory, type Planned, reader, recorder } from "./chaos/history.js"
 import { longest } from "./chaos/waits.js"
 import { random } from "./support/following.js"
 
@@ -483,6 +487,28 @@ describe("the longest wait", () => {
     assert.strictEqual(longest(waits, spans), 3000)
     assert.strictEqual(longest(waits.slice(1), spans), 2000)
     assert.strictEqual(longest(waits.slice(1), [[0, 30 * second]]), 0)
+  })
+
+  it("is also that of an operation whose process was killed, from its first attempt in that life", () => {
+    const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-waits-"))
+    try {
+      const file = Path.join(folder, "w0-1.jsonl")
+      const record = recorder(file)
+      const story = emptyStory()
+      const read = reader(file, story)
+      const planned = (n: number): Planned => ({ key: `w/${n}`, lane: "w", n, events: [[`w/${n}/0`, "run", n]] })
+      record(["invoked", 1000, planned(0)])
+      record(["ok", 2000, "w/0", [[1, "appended"]]])
+      record(["invoked", 3000, planned(1)])
+      record(["unknown", 4000, "w/1", "away"])
+      record(["invoked", 5000, planned(1)])
+      read()
+      assert.deepStrictEqual(story.waits, [[1000, 1000]])
+      read(9000)
+      assert.deepStrictEqual(story.waits, [[1000, 1000], [3000, 6000]])
+    } finally {
+      Fs.rmSync(folder, { recursive: true })
+    }
   })
 })
 
