@@ -34,13 +34,13 @@ describe("the history is right", () => {
     const report = await run({ backend: "sqlite", seed, writers: 3, subscribers: 1, pause: 10 }, killWriters(100))
     passes(report)
     assert.strictEqual(report.faults["writers killed"], 100)
-  }, 120_000)
+  }, 180_000)
 
   it("after 10 SIGKILLs of the Postgres server", async () => {
     const report = await run({ backend: "postgres", seed, writers: 2, subscribers: 1 }, killServer(10))
     passes(report)
     assert.strictEqual(report.faults["servers killed"], 10)
-  }, 120_000)
+  }, 180_000)
 
   it("after 200 lost acknowledgements of an append", async () => {
     const report = await run(
@@ -49,7 +49,7 @@ describe("the history is right", () => {
     )
     passes(report)
     assert.isAtLeast(report.faults["lost acknowledgements of appends"] ?? 0, 200)
-  }, 120_000)
+  }, 180_000)
 
   it("after 30 seconds of chaos on Postgres", async () => {
     const report = await run({ backend: "postgres", seed, writers: 4, subscribers: 2, consumers: 2 }, chaos(30))
@@ -83,5 +83,5 @@ describe("the history is right", () => {
     )
     passes(report)
     for (const fault of ["disk filled", "attempts without room"]) assert.isAbove(report.faults[fault] ?? 0, 0, fault)
-  }, 120_000)
+  }, 180_000)
 })
