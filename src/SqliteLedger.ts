@@ -170,12 +170,15 @@ const clientLayer = (
 
 const isInMemory = (name: string): boolean => name === ":memory:" || name === ""
 
-/** Whether there is another file at the path than there is now. It costs a few microseconds. */
+/**
+ * Whether there is another file at the path than there is now, or nothing in it: who opens that after a crash throws the
+ * write-ahead log away. It costs a few microseconds.
+ */
 const lossOf = (path: string): () => boolean => {
-  const identity = () => {
-    const found = Fs.statSync(path, { throwIfNoEntry: false })
-    return found && `${found.dev} ${found.ino}`
+  const look = () => Fs.statSync(path, { throwIfNoEntry: false })
+  const opened = look()
+  return () => {
+    const found = look()
+    return found === undefined || found.size === 0 || found.ino !== opened?.ino || found.dev !== opened.dev
   }
-  const opened = identity()
-  return () => identity() !== opened
 }

@@ -1,6 +1,9 @@
 /** The checker's own test: a correct history passes, and whatever is planted in one is found. */
 import { assert, describe, it } from "@effect/vitest"
 import { randomInt } from "node:crypto"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
 import {
   check,
   type Handled,
@@ -11,6 +14,8 @@ import {
   type Recorded,
   type Seen
 } from "./chaos/checker.js"
+import { emptyStory, type Planned, reader, recorder } from "./chaos/history.js"
+import { longest } from "./chaos/waits.js"
 import { random } from "./support/following.js"
 
 const seed = process.env["TEST_SEED"] ?? String(randomInt(2 ** 31))
@@ -309,6 +314,20 @@ const plants: Readonly<Record<string, readonly [Kind, (draft: Draft, chance: () 
         }
       }))
   ],
+  "a condition is refused by what is older than it asks about": [
+    "refusal",
+    ({ log, operations }, chance) =>
+      change(
+        operations,
+        chance,
+        // two events: the first of them refused it, and the second is the last that it knows of
+        ({ outcome }) => outcome._tag === "refused" && outcome.by !== undefined && outcome.by < log.length,
+        (operation) => ({
+          ...operation,
+          condition: { runId: operation.condition!.runId, after: 1 + refusedBy(operation) }
+        })
+      )
+  ],
   "a look at the head misses what was acknowledged": ["staleHead", ({ heads, operations }, chance) => {
     const acknowledged = operations.filter(({ outcome }) => outcome._tag === "ok")
     const outcome = ok(acknowledged[somewhere(acknowledged, chance)]!)
@@ -457,6 +476,42 @@ describe("the checker", () => {
   }, 240_000)
 })
 
+describe("the longest wait", () => {
+  const second = 1_000_000
+  it("is without the time that somebody else took, and that time only", () => {
+    const waits = [[0, 3 * second], [10 * second, 5 * second], [20 * second, second]] as const
+    assert.strictEqual(longest([]), 0)
+    assert.strictEqual(longest(waits), 5000)
+    // the second is 2 s: what overlaps is taken once, and what lies outside is not
+    const spans = [[14 * second, 18 * second], [9 * second, 11 * second], [10 * second, 12 * second]] as const
+    assert.strictEqual(longest(waits, spans), 3000)
+    assert.strictEqual(longest(waits.slice(1), spans), 2000)
+    assert.strictEqual(longest(waits.slice(1), [[0, 30 * second]]), 0)
+  })
+
+  it("is also that of an operation whose process was killed, from its first attempt in that life", () => {
+    const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-waits-"))
+    try {
+      const file = Path.join(folder, "w0-1.jsonl")
+      const record = recorder(file)
+      const story = emptyStory()
+      const read = reader(file, story)
+      const planned = (n: number): Planned => ({ key: `w/${n}`, lane: "w", n, events: [[`w/${n}/0`, "run", n]] })
+      record(["invoked", 1000, planned(0)])
+      record(["ok", 2000, "w/0", [[1, "appended"]]])
+      record(["invoked", 3000, planned(1)])
+      record(["unknown", 4000, "w/1", "away"])
+      record(["invoked", 5000, planned(1)])
+      read()
+      assert.deepStrictEqual(story.waits, [[1000, 1000]])
+      read(9000)
+      assert.deepStrictEqual(story.waits, [[1000, 1000], [3000, 6000]])
+    } finally {
+      Fs.rmSync(folder, { recursive: true })
+    }
+  })
+})
+
 const somewhere = (list: ReadonlyArray<unknown>, chance: () => number): number => Math.floor(chance() * list.length)
 
 /** Changes one of the operations that it holds for. */
@@ -476,6 +531,11 @@ const change = (
 const ok = ({ outcome }: Operation): Extract<Operation["outcome"], { readonly _tag: "ok" }> => {
   if (outcome._tag !== "ok") throw new Error("not acknowledged")
   return outcome
+}
+
+const refusedBy = ({ outcome }: Operation): number => {
+  if (outcome._tag !== "refused" || outcome.by === undefined) throw new Error("not refused by an event")
+  return outcome.by
 }
 
 const appended = (receipts: ReadonlyArray<Receipt>): ReadonlyArray<Receipt> =>

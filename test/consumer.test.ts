@@ -88,7 +88,7 @@ for (const backend of ["SQLite", "Postgres"] as const) {
       Effect.gen(function*() {
         const log = yield* opened(backend)
         const gate = Path.join(yield* folder, "gate")
-        const setting = { delivery: "atLeastOnce", lease: 400, batch: 5 } as const
+        const setting = { delivery: "atLeastOnce", lease: 3000, batch: 5 } as const
         yield* log.append(20)
         const old = yield* log.consume({ ...setting, gateAt: 7, gate })
         yield* until(() => old.lines.includes("handling"), [old])
@@ -183,7 +183,7 @@ describe("Postgres", () => {
     Effect.gen(function*() {
       const log = yield* opened("Postgres")
       const gate = Path.join(yield* folder, "gate")
-      const setting = { delivery: "exactlyOnce", lease: 400, batch: 5 } as const
+      const setting = { delivery: "exactlyOnce", lease: 3000, batch: 5 } as const
       yield* log.append(20)
       const old = yield* log.consume({ ...setting, gateAt: 7, gate })
       yield* until(() => old.lines.includes("handling"), [old])
@@ -380,7 +380,8 @@ const over = (
           const [duration] = yield* Effect.timed(active([process]))
           const millis = Math.round(Duration.toMillis(duration))
           console.log(`taken over after ${millis} ms of a lease of ${lease} ms`)
-          assert.isAtMost(millis, lease + 2000)
+          // a third of it for a machine that others use
+          assert.isAtMost(millis, lease * 4 / 3)
         })
     }
   })
@@ -401,7 +402,7 @@ interface Log {
     processes: ReadonlyArray<Process>,
     isRight?: (status: Consumer.Status) => boolean
   ) => Effect.Effect<{ readonly holder: Process; readonly offset: number; readonly lag: number }, unknown>
-  /** Waits until the process has the lease, and not for long. */
+  /** Waits until the process has the lease, for no longer than that lasts. */
   readonly takenOver: (process: Process, lease: number) => Effect.Effect<void, unknown>
 }
 

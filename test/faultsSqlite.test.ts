@@ -7,7 +7,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { Ledger, LedgerMetrics } from "../src/index.js"
 import * as SqliteLedger from "../src/SqliteLedger.js"
-import { asNobody, event, fails, fill, folder, holder, smallDisk, whileReadOnly } from "./support/faults.js"
+import { asNobody, event, fails, fill, folder, holder, needsMount, smallDisk, whileReadOnly } from "./support/faults.js"
 
 const append = Effect.flatMap(event(), Ledger.append)
 const events = (count: number, bytes = 0) => Effect.all(Array.from({ length: count }, () => event(bytes)))
@@ -49,21 +49,20 @@ describe("a full disk", () => {
     undoes: false
   }))
 
-  const mounted: typeof limited = Effect.flatMap(smallDisk(4096), (path) => {
-    if (path === undefined) return limited
+  const mounted: typeof limited = Effect.map(smallDisk(4096), (path) => {
     let free = () => {}
-    return Effect.succeed({
+    return {
       layer: open(Path.join(path, "a.db")),
       fill: Effect.sync(() => {
         free = fill(path)
       }),
       free: Effect.sync(() => free()),
       undoes: true
-    })
+    }
   })
 
-  for (const [name, disk] of [["a file system without room", mounted], ["a limit of pages", limited]] as const) {
-    it.scopedLive(`${name}: nothing acknowledged is lost, and with room it goes on`, () =>
+  const full = (disk: Effect.Effect<Disk, unknown, Scope.Scope>): void => {
+    it.scopedLive("nothing acknowledged is lost, and with room it goes on", () =>
       Effect.flatMap(disk, ({ fill, free, layer }) =>
         Effect.gen(function*() {
           const acknowledged: Array<string> = []
@@ -89,7 +88,7 @@ describe("a full disk", () => {
           assert.deepStrictEqual(yield* ids, [...acknowledged, ...batch.map(({ id }) => id)])
         }).pipe(Effect.provide(layer))))
 
-    it.scopedLive(`${name}: the caller's transaction is told whether it is lost`, () =>
+    it.scopedLive("the caller's transaction is told whether it is lost", () =>
       Effect.flatMap(disk, ({ fill, free, layer, undoes }) =>
         Effect.gen(function*() {
           const sql = yield* SqliteClient.SqliteClient
@@ -119,6 +118,12 @@ describe("a full disk", () => {
           assert.strictEqual((yield* sql`SELECT * FROM notes`).length, 1)
         }).pipe(Effect.provide(layer))))
   }
+
+  describe("a limit of pages", () => full(limited))
+  describe("a file system without room", () => {
+    needsMount()
+    full(mounted)
+  })
 })
 
 describe("a place that may not be written", () => {
@@ -188,7 +193,7 @@ describe("a file that is not what it was", () => {
           yield* append
           for (const suffix of ["", "-wal", "-shm"]) Fs.rmSync(path + suffix)
           change()
-          const says = /removed or replaced.*open the ledger again, and append the same event again/
+          const says = /removed, emptied or replaced.*open the ledger again, and append the same event again/
           yield* fails(Ledger.append(one), "StoreFailure", says)
           yield* fails(
             Effect.map(event(), (other) => [one, other]).pipe(Effect.flatMap(Ledger.appendAll)),
@@ -200,6 +205,63 @@ describe("a file that is not what it was", () => {
         Fs.writeFileSync(path, copy)
         assert.strictEqual((yield* Effect.provide(Ledger.append(one), open(path)))._tag, "Appended")
       }
+    }))
+
+  const damages: ReadonlyArray<readonly [name: string, damage: (path: string, copy: Buffer) => void]> = [
+    ["emptied", (path) => Fs.truncateSync(path)],
+    ["cut off", (path) => Fs.truncateSync(path, 20_000)],
+    ["overwritten", (path, copy) => Fs.writeFileSync(path, Buffer.alloc(copy.length, "A"))],
+    [
+      "overwritten but for its first pages",
+      (path, copy) =>
+        Fs.writeFileSync(path, Buffer.concat([copy.subarray(0, 8192), Buffer.alloc(copy.length - 8192, "A")]))
+    ]
+  ]
+  for (const [name, damage] of damages) {
+    it.scopedLive(`${name} while it is open: whoever meets that is told at once, and a good copy is opened`, () =>
+      Effect.gen(function*() {
+        const path = yield* file
+        const clients = SqliteLedger.layer({ cacheBytes: 0 }).pipe(
+          Layer.provide(SqliteClient.layer({ filename: path }))
+        )
+        const recorded = yield* events(1500, 2000)
+        yield* Effect.provide(Ledger.appendAll(recorded), open(path))
+        const copy = Fs.readFileSync(path)
+        for (const layer of [open(path, { cacheBytes: 0 }), clients]) {
+          yield* Effect.gen(function*() {
+            assert.strictEqual(yield* Ledger.latestOffset, 1500)
+            damage(path, copy)
+            const says =
+              /damaged: restore it|not a database; correct the path, or restore|emptied.*open the ledger again/
+            yield* fails(Ledger.events, "StoreFailure", says)
+            yield* fails(Ledger.eventsForRun("run"), "StoreFailure", says)
+            yield* fails(Stream.runDrain(Ledger.tail(0)), "StoreFailure", says)
+            yield* fails(Stream.runDrain(Ledger.subscribe()), "StoreFailure", says)
+            // a few may still find all that they need in memory
+            yield* fails(Effect.forever(append), "StoreFailure", says)
+            yield* fails(Effect.flatMap(events(1500, 2000), Ledger.appendAll), "StoreFailure", says)
+          }).pipe(Effect.provide(layer))
+          for (const suffix of ["-wal", "-shm"]) Fs.rmSync(path + suffix, { force: true })
+          Fs.writeFileSync(path, copy)
+          assert.deepStrictEqual(yield* Effect.provide(ids, open(path)), recorded.map(({ id }) => id))
+          assert.strictEqual((yield* opening(path))._tag, "Appended")
+          Fs.writeFileSync(path, copy)
+        }
+      }))
+  }
+
+  it.scopedLive("emptied while it is open, and all of it in the write-ahead log: nothing more is acknowledged", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      const one = yield* event()
+      yield* Effect.gen(function*() {
+        yield* append
+        Fs.truncateSync(path)
+        yield* fails(Ledger.append(one), "StoreFailure", /emptied.*open the ledger again, and append the same event/)
+      }).pipe(Effect.provide(open(path)))
+      // who closes it in peace writes all of it back
+      yield* Effect.provide(Ledger.append(one), open(path))
+      assert.strictEqual((yield* Effect.provide(ids, open(path))).filter((id) => id === one.id).length, 1)
     }))
 
   it.scopedLive("an empty file is a new ledger, and no cursor of the old one is taken for one of its own", () =>

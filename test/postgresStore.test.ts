@@ -590,10 +590,10 @@ describe("an answer that is lost", () => {
       const letters = `"${schema}"."ledger_dead_letters"`
       const loses = <A, E, R>(statement: string, effect: Effect.Effect<A, E, R>) =>
         Effect.gen(function*() {
-          const { committed } = proxy.lost()
+          const { others } = proxy.lost()
           proxy.loseAnswers(1, "answered", `${statement} ${letters}`)
           const answer = yield* effect
-          assert.strictEqual(proxy.lost().committed, committed + 1)
+          assert.strictEqual(proxy.lost().others, others + 1)
           return answer
         })
       yield* Effect.gen(function*() {

@@ -173,7 +173,7 @@ const open = Effect.fnUntraced(function*(
   yield* setUp(names, options, read, write)
   if (ours !== undefined) yield* attempt("setup", () => configure(theirs, options.durability))
 
-  // what is written to a file that was removed is gone when the program ends: it must not be acknowledged
+  // what is written to a file that was removed or emptied is gone when the program ends: it must not be acknowledged
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
 
   const recent: Recent = { duplicates: false }
@@ -315,7 +315,7 @@ const attempt = <A>(method: string, body: () => A): Effect.Effect<A, StoreError>
 const lost = () =>
   new StoreFailure({
     method: "append",
-    cause: new Error("the database file was removed or replaced while it was open"),
+    cause: new Error("the database file was removed, emptied or replaced while it was open"),
     advice: "put it back or accept the loss, open the ledger again, and append the same event again"
   })
 

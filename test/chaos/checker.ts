@@ -99,7 +99,7 @@ export interface History {
  * - `laneOrder`: what one lane appended in sequence is recorded in another
  * - `realTime`: an append that began after another was acknowledged has the smaller offset
  * - `condition`: a condition did not hold where it was written, or a decision has two winners
- * - `refusal`: a condition was refused by an event that does not contradict it
+ * - `refusal`: a condition was refused by an event that does not contradict it: of another run, or not after the offset
  * - `staleHead`: a look at the head missed what had been acknowledged, or showed what nobody had attempted yet
  * - `subscriberHole`, `subscriberRepeat`, `subscriberOrder`, `subscriberContent`, `subscriberShort`: a subscriber's view is
  *   not the log: it skips, repeats, goes back, differs, or ends before the log's end
@@ -311,6 +311,7 @@ const checkConditions = ({ log, operations }: History, { attempted, places }: Fa
     if (run === undefined) runs.set(runId, [offset])
     else run.push(offset)
   }
+  const head = log.at(-1)?.offset ?? 0
   const winners = new Map<string, string>()
   for (const { condition, decision, events, key, outcome } of operations) {
     // of an attempt whose outcome nobody knows, what it wrote is in the log all the same
@@ -337,7 +338,8 @@ const checkConditions = ({ log, operations }: History, { attempted, places }: Fa
     }
     if (outcome._tag === "refused" && outcome.by !== undefined) {
       const contradicts = outcome.by > after && run[firstAbove(run, outcome.by - 1)] === outcome.by
-      if (!contradicts && outcome.by >= after) {
+      // an offset that the log never reached is refused by its head
+      if (!contradicts && after <= head) {
         report("refusal", `${key} was refused by ${outcome.by}, which is no event of ${runId} after ${after}`)
       }
     }

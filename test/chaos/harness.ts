@@ -26,6 +26,7 @@ import {
   type Story,
   type WriterConfig
 } from "./history.js"
+import { longest, type Span } from "./waits.js"
 
 export interface Settings {
   readonly backend: "sqlite" | "postgres"
@@ -51,7 +52,9 @@ export interface Report {
   readonly events: number
   readonly operations: number
   readonly unknown: number
+  /** Refused by a condition; and by what the events were. */
   readonly refused: number
+  readonly invalid: number
   readonly seen: ReadonlyArray<number>
   /** Events that the handlers were given: those that run exactly once, as far as it was committed. */
   readonly handled: Readonly<Record<"exactlyOnce" | "atLeastOnce", number>>
@@ -60,8 +63,9 @@ export interface Report {
   /** What was done to it, and how often. */
   readonly faults: Readonly<Record<string, number>>
   /**
-   * The longest that an operation of less than 1,000 events took, in milliseconds; and of those in whose time no process
-   * was stopped, no server away, and this machine not too busy to run a timer.
+   * The longest that an operation of less than 1,000 events took, or had taken when its process was killed, in
+   * milliseconds; and the longest without the time in which a process was stopped, a server away, the disk full, or this
+   * machine too busy to run a timer.
    */
   readonly longestWait: number
   readonly longestWaitUnstopped: number
@@ -81,10 +85,12 @@ export interface World {
   readonly proxy: Proxy | undefined
   readonly disk: Disk | undefined
   readonly count: (fault: string, by?: number) => void
-  /** In this time no wait is counted as one of an undisturbed process. */
+  /** This time is nobody's wait for the ledger. */
   readonly disturbed: (from: number, to: number) => void
   /** Events that were acknowledged so far. */
   readonly acknowledged: () => number
+  /** Attempts that were told so far that the disk is full. */
+  readonly withoutRoom: () => number
 }
 
 export interface Member {
@@ -113,7 +119,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
   const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-chaos-"))
   const progress = settings.progress ?? (() => {})
   const faults: Record<string, number> = {}
-  const disturbances: Array<readonly [number, number]> = []
+  const disturbances: Array<Span> = []
   const stories: Array<Story> = []
   let ticked = begun
   const ticks = setInterval(() => {
@@ -125,7 +131,6 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
   const server = settings.backend === "postgres" ? await startPostgres() : undefined
   const proxy = server === undefined ? undefined : await startProxy(server.url)
   const mounted = settings.smallDisk === true ? smallDisk(Path.join(folder, "disk")) : undefined
-  if (settings.smallDisk === true && mounted === undefined) progress("no small disk: it cannot be mounted here")
   const file = Path.join(mounted === undefined ? folder : Path.join(folder, "disk"), "a.db")
   const url = proxy?.url ?? `sqlite:///${file}`
   try {
@@ -182,6 +187,10 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
         members.push(consumer)
       }
     }
+    const sum = (field: "acknowledged" | "withoutRoom"): number => {
+      for (const writer of writers) writer.hasBegun()
+      return stories.reduce((sum, story) => sum + story[field], 0)
+    }
     const world: World = {
       settings,
       chance: random(`${settings.seed} nemesis`),
@@ -200,10 +209,8 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
         faults[fault] = (faults[fault] ?? 0) + by
       },
       disturbed: (from, to) => disturbances.push([from, to]),
-      acknowledged: () => {
-        for (const writer of writers) writer.hasBegun()
-        return stories.reduce((sum, { acknowledged }) => sum + acknowledged, 0)
-      }
+      acknowledged: () => sum("acknowledged"),
+      withoutRoom: () => sum("withoutRoom")
     }
     await until("every writer begins", 60_000, () => writers.every((writer) => writer.hasBegun()))
 
@@ -238,11 +245,11 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
     })
     for (const story of [...stories, ...views, ...Object.values(consumed)]) failures.push(...story.failures)
     const waits = stories.flatMap((story) => story.waits)
-    const isCalm = ([at, wait]: readonly [number, number]): boolean =>
-      !disturbances.some(([from, to]) => at < to && at + wait > from)
+    if (mounted !== undefined) faults["attempts without room"] = sum("withoutRoom")
     if (proxy !== undefined) {
-      const { committed, unknown } = proxy.lost()
-      faults["lost acknowledgements, committed"] = committed
+      const { appends, others, unknown } = proxy.lost()
+      faults["lost acknowledgements of appends"] = appends
+      faults["lost acknowledgements of other commits"] = others
       faults["lost acknowledgements, unknown"] = unknown
     }
     return {
@@ -252,7 +259,8 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       events: log.length,
       operations: operations.length,
       unknown: operations.filter(({ outcome }) => outcome._tag === "unknown").length,
-      refused: operations.filter(({ outcome }) => outcome._tag === "refused").length,
+      refused: operations.filter(({ outcome }) => outcome._tag === "refused" && outcome.by !== undefined).length,
+      invalid: operations.filter(({ outcome }) => outcome._tag === "refused" && outcome.by === undefined).length,
       seen: views.map(({ seen }) => seen.length),
       handled: {
         exactlyOnce: table.length,
@@ -264,7 +272,7 @@ export const run = async (settings: Settings, harm: (world: World) => Promise<vo
       },
       faults,
       longestWait: longest(waits),
-      longestWaitUnstopped: longest(waits.filter(isCalm)),
+      longestWaitUnstopped: longest(waits, disturbances),
       violations: [...failures.slice(0, 20).map((detail) => ({ kind: "failure" as const, detail })), ...violations]
     }
   } finally {
@@ -282,12 +290,18 @@ export const stopFor = (world: World, member: Member, millis: number): void => {
   const pid = member.pid()
   if (pid === undefined) return
   const begun = now()
-  world.disturbed(begun, begun + millis * 1000 + 200_000)
   world.count("processes stopped")
-  spawn("/bin/sh", ["-c", `kill -STOP ${pid} && sleep ${millis / 1000}; kill -CONT ${pid}`], {
+  const stopping = spawn("/bin/sh", ["-c", `kill -STOP ${pid} && sleep ${millis / 1000}; kill -CONT ${pid}`], {
     stdio: "ignore",
     detached: true
-  }).unref()
+  })
+  stopping.on("exit", () => world.disturbed(begun, now())).unref()
+}
+
+/** Those that fall to this share, and at least one where there is any. */
+export const someOf = <A>(members: ReadonlyArray<A>, chance: () => number, share: number): ReadonlyArray<A> => {
+  const chosen = members.filter(() => chance() < share)
+  return chosen.length > 0 ? chosen : members.slice(Math.floor(chance() * members.length)).slice(0, 1)
 }
 
 /** Terminates some of the server's backends; answers how many. */
@@ -300,7 +314,7 @@ export const terminateBackends = async (url: string, chance: () => number, share
       "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' " +
         "AND pid <> pg_backend_pid() ORDER BY pid"
     )
-    const chosen = rows.filter(() => chance() < share).map(({ pid }) => pid)
+    const chosen = someOf(rows, chance, share).map(({ pid }) => pid)
     await client.query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", [chosen])
     return chosen.length
   } finally {
@@ -319,9 +333,6 @@ export const until = async (what: string, millis: number, holds: () => boolean):
 
 /** How many events share a checkpoint. */
 const consumerBatch = 50
-
-const longest = (waits: ReadonlyArray<readonly [number, number]>): number =>
-  Math.round(waits.reduce((most, [, wait]) => Math.max(most, wait), 0) / 1000)
 
 /** Waits until they have ended by themselves, and tells of those that have not, or not well. */
 const all = async (what: string, members: ReadonlyArray<Member>, millis = 30_000): Promise<ReadonlyArray<string>> => {
@@ -375,7 +386,8 @@ const startMortal = async (
 ): Promise<Mortal> => {
   let life = 0
   let file = ""
-  let read = (): void => {}
+  let read: ReturnType<typeof reader> = () => {}
+  let killed = 0
   const start = (): Promise<Member> => {
     file = Path.join(folder, `${name}-${++life}.jsonl`)
     read = reader(file, story)
@@ -393,7 +405,10 @@ const startMortal = async (
     name,
     pid: () => member.pid(),
     ended: () => member.ended(),
-    kill: () => member.kill(),
+    kill: () => {
+      killed = now()
+      return member.kill()
+    },
     send: (command) => member.send(command),
     errors: () => member.errors(),
     hasBegun: () => {
@@ -402,6 +417,7 @@ const startMortal = async (
     },
     restart: async () => {
       readThis()
+      read(killed)
       Fs.rmSync(file, { force: true })
       member = await start()
     }
@@ -434,11 +450,11 @@ const query = async (
   }
 }
 
-/** A file system in memory with 64 MiB of room; only root can mount one. It is gone when this process is. */
-const smallDisk = (path: string): Disk & { readonly unmount: () => void } | undefined => {
+/** A file system in memory with 192 MiB of room; only root can mount one. It is gone when this process is. */
+const smallDisk = (path: string): Disk & { readonly unmount: () => void } => {
   Fs.mkdirSync(path)
-  const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", path], { stdio: "ignore" })
-  if (status !== 0) return undefined
+  const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=192m", "tmpfs", path], { stdio: "ignore" })
+  if (status !== 0) throw new Error("no small disk can be mounted here: that takes root")
   const guardian = spawn("/bin/sh", ["-c", "cat; umount -l \"$1\"", "disk-guardian", path], {
     stdio: ["pipe", "ignore", "ignore"],
     detached: true

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto"
 import * as Fs from "node:fs"
 import { Event } from "../../src/index.js"
 import type { Handled, HeadRead, Operation, Outcome, Receipt, Recorded, Seen } from "./checker.js"
+import type { Wait } from "./waits.js"
 
 /** An operation before its first attempt: it says everything that is needed to attempt it again. */
 export interface Planned {
@@ -168,9 +169,18 @@ export interface Story {
   readonly heads: Array<HeadRead>
   readonly failures: Array<string>
   readonly lanes: Map<string, Resume>
-  /** How long an operation took from its first attempt in a life, and when it began, in microseconds. */
-  readonly waits: Array<readonly [at: number, wait: number]>
+  /** How long an operation took from its first attempt in a life until its outcome was known, or until it was killed. */
+  readonly waits: Array<Wait>
   acknowledged: number
+  /** Attempts that were told that the disk is full. */
+  withoutRoom: number
+}
+
+/** What was begun, and is not known yet. */
+interface Open {
+  readonly operation: Writable<Operation>
+  readonly since: number
+  readonly of: Planned
 }
 
 type Writable<A> = { -readonly [K in keyof A]: A[K] }
@@ -183,15 +193,13 @@ export const emptyStory = (): Story => ({
   failures: [],
   lanes: new Map(),
   waits: [],
-  acknowledged: 0
+  acknowledged: 0,
+  withoutRoom: 0
 })
 
-/** Reads what was added to the history file of one life since the last call. */
-export const reader = (file: string, story: Story): () => void => {
-  const open = new Map<
-    string,
-    { readonly operation: Writable<Operation>; readonly since: number; readonly of: Planned }
-  >()
+/** Reads what was added to the history file of one life since the last call; the last one says when that was killed. */
+export const reader = (file: string, story: Story): (killed?: number) => void => {
+  const open = new Map<string, Open>()
   const contents = new Map<string, string>()
   let tenure: Array<Handled> | undefined
   let position = 0
@@ -204,9 +212,13 @@ export const reader = (file: string, story: Story): () => void => {
     if (outcome._tag === "unknown") return
     open.delete(key)
     story.lanes.set(started.of.lane, { next: started.of.n + 1, pending: undefined })
-    // a large batch is work
-    if (started.of.events.length < 1000) story.waits.push([started.since, outcome.at - started.since])
+    waited(started, outcome.at)
     if (outcome._tag === "ok") story.acknowledged += outcome.receipts.length
+  }
+
+  const waited = ({ of, since }: Open, until: number): void => {
+    // a large batch is work
+    if (of.events.length < 1000) story.waits.push([since, until - since])
   }
 
   const contentFor = (event: PlannedEvent): string => {
@@ -246,6 +258,7 @@ export const reader = (file: string, story: Story): () => void => {
       case "refused":
         return finish(line[2], { _tag: "refused", at: line[1], by: line[3] ?? undefined })
       case "unknown":
+        if (line[3].includes("is full")) story.withoutRoom++
         return finish(line[2], { _tag: "unknown", at: line[1] })
       case "failed":
         return void story.failures.push(line[2])
@@ -263,7 +276,7 @@ export const reader = (file: string, story: Story): () => void => {
     }
   }
 
-  return () => {
+  return (killed) => {
     if (!Fs.existsSync(file)) return
     const descriptor = Fs.openSync(file, "r")
     try {
@@ -280,5 +293,8 @@ export const reader = (file: string, story: Story): () => void => {
     } finally {
       Fs.closeSync(descriptor)
     }
+    if (killed === undefined) return
+    for (const one of open.values()) waited(one, killed)
+    open.clear()
   }
 }

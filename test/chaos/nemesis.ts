@@ -1,18 +1,20 @@
 /** What is done to the processes, the server and the connections between them. */
 import { setTimeout as sleep } from "node:timers/promises"
-import { stopFor, terminateBackends, until, type World } from "./harness.js"
+import type { Loss, Proxy } from "../support/proxy.js"
+import { someOf, stopFor, terminateBackends, until, type World } from "./harness.js"
 import { now } from "./history.js"
 
-/** All of it, at random, for so long. */
+/** All of it, for so long: each once, in an order of the seed's, and then at random. */
 export const chaos = (seconds: number) => async (world: World): Promise<void> => {
   const deadline = Date.now() + seconds * 1000
   let told = Date.now()
-  const faults = world.server === undefined ? onSqlite : onPostgres
+  const faults = world.server !== undefined ? onPostgres : world.disk !== undefined ? onSmallDisk : onSqlite
   const sum = faults.reduce((sum, [weight]) => sum + weight, 0)
+  const first = faults.map((fault) => [world.chance(), fault] as const).toSorted(([a], [b]) => a - b)
   while (Date.now() < deadline) {
     await sleep(100 + world.chance() * 700)
     let place = world.chance() * sum
-    const fault = faults.find(([weight]) => (place -= weight) < 0) ?? faults[0]!
+    const fault = first.shift()?.[1] ?? faults.find(([weight]) => (place -= weight) < 0) ?? faults[0]!
     await fault[1](world)
     world.acknowledged()
     if (Date.now() - told > 10_000) {
@@ -51,21 +53,22 @@ export const killServer = (cycles: number) => async (world: World): Promise<void
   }
 }
 
-/** The acknowledgement of a commit is lost, so often; now and then those of the store's own repetitions too. */
+/** The acknowledgement of an append is lost, so often; now and then those of the store's own repetitions too. */
 export const loseAcknowledgements = (times: number) => async (world: World): Promise<void> => {
   const proxy = world.proxy!
-  const count = (): number => proxy.lost().committed
-  while (count() < times) {
+  while (proxy.lost().appends < times) {
     const before = world.acknowledged()
-    const [committed, unknown] = [count(), proxy.lost().unknown]
+    const lost = allLost(proxy)
     // every third time the connection is cut before anybody knows
     const loss = world.chance() < 0.67 ? "answered" as const : "sent" as const
     proxy.loseAnswers(world.chance() < 0.02 ? 8 : 1, loss)
-    await until("an acknowledgement is lost", 60_000, () => count() > committed || proxy.lost().unknown > unknown)
+    await until("an acknowledgement is lost", 60_000, () => allLost(proxy) > lost)
     await until("something is acknowledged again", 60_000, () => world.acknowledged() > before)
   }
   proxy.loseAnswers(0, "answered")
 }
+
+const allLost = (proxy: Proxy): number => Object.values(proxy.lost()).reduce((sum, count) => sum + count, 0)
 
 type Fault = readonly [weight: number, (world: World) => void | Promise<void>]
 
@@ -81,7 +84,8 @@ const killWriter = async (world: World): Promise<void> => {
 const killConsumers = async (world: World): Promise<void> => {
   if (world.consumers.length === 0) return
   // mostly those whose death is noticed
-  const chosen = world.chance() < 0.7 ? await world.holders() : [anyOf(world, world.consumers)]
+  const holders = world.chance() < 0.7 ? await world.holders() : []
+  const chosen = holders.length > 0 ? holders : [anyOf(world, world.consumers)]
   await Promise.all(chosen.map((consumer) => consumer.kill()))
   world.count("consumers killed", chosen.length)
   await Promise.all(chosen.map((consumer) => consumer.restart()))
@@ -101,16 +105,33 @@ const restartServer = async (world: World): Promise<void> => {
   world.disturbed(begun, now())
 }
 
+/** Some answers in a row, until one of an append is among them. */
+const loseAnswers = async (world: World, most: number, loss: Loss): Promise<void> => {
+  const proxy = world.proxy!
+  const kind = loss === "sent" ? "unknown" : "appends"
+  for (const before = proxy.lost()[kind]; proxy.lost()[kind] === before;) {
+    const lost = allLost(proxy)
+    proxy.loseAnswers(1 + Math.floor(world.chance() * most), loss)
+    await until("an answer is lost", 60_000, () => allLost(proxy) > lost)
+  }
+}
+
 const onSqlite: ReadonlyArray<Fault> = [
   [4, killWriter],
   [3, killConsumers],
-  [4, stopOne],
+  [4, stopOne]
+]
+
+const onSmallDisk: ReadonlyArray<Fault> = [
+  ...onSqlite,
   [2, async (world) => {
-    if (world.disk === undefined) return
     const begun = now()
-    world.disk.fill()
+    const before = world.withoutRoom()
+    world.disk!.fill()
     await sleep(100 + world.chance() * 400)
-    world.disk.empty()
+    // what the write-ahead log has room for goes on for a while
+    await until("somebody finds no room", 60_000, () => world.withoutRoom() > before)
+    world.disk!.empty()
     world.count("disk filled")
     world.disturbed(begun, now())
   }]
@@ -126,20 +147,20 @@ const onPostgres: ReadonlyArray<Fault> = [
   [1, restartServer],
   [4, (world) => {
     const open = world.proxy!.connections.filter(({ closed }) => !closed)
-    for (const connection of open.filter(() => world.chance() < 0.2)) {
+    for (const connection of someOf(open, world.chance, 0.2)) {
       connection.cut()
       world.count("connections cut")
     }
   }],
   [2, (world) => {
     const open = world.proxy!.connections.filter(({ closed }) => !closed)
-    for (const connection of open.filter(() => world.chance() < 0.1)) {
+    for (const connection of someOf(open, world.chance, 0.1)) {
       connection.silent = true
       world.count("connections silent")
       // what ends is noticed; what does not is the next fault
       setTimeout(connection.cut, 500 + world.chance() * 2500).unref()
     }
   }],
-  [3, (world) => world.proxy!.loseAnswers(1 + Math.floor(world.chance() * 9), "answered")],
-  [2, (world) => world.proxy!.loseAnswers(1 + Math.floor(world.chance() * 3), "sent")]
+  [3, (world) => loseAnswers(world, 9, "answered")],
+  [2, (world) => loseAnswers(world, 3, "sent")]
 ]

@@ -9,11 +9,13 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Consumer from "../../src/Consumer.js"
 import { ConsumerStore } from "../../src/ConsumerStore.js"
 import type { RecordedEvent } from "../../src/Event.js"
+import * as LedgerMetrics from "../../src/LedgerMetrics.js"
 import { type Backend, Client, type Services } from "./Backend.js"
 import { event, events } from "./fixtures.js"
 import { eventually, expectEvents, failure, open } from "./handle.js"
@@ -141,12 +143,15 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
           yield* handle.ledger.appendAll(events(10))
           const refuse = (one: RecordedEvent) =>
             one.offset % 4 === 0 ? new Refused({ offset: one.offset }) : Effect.void
+          const counted = Metric.value(LedgerMetrics.deadLetters)
+          const before = yield* counted
           const first = yield* consume(handle, { delivery, onFailure: "deadLetter", handler: refuse })
           yield* until(() => first.seen.some(({ offset }) => offset === 10))
           expect(Array.from(new Set(offsets(first.seen)))).toStrictEqual([1, 2, 3, 5, 6, 7, 9, 10])
           const letters = yield* inContext(handle, Consumer.deadLetters("reader"))
           expect(letters).toMatchObject([{ offset: 4, attempts: 1 }, { offset: 8, attempts: 1 }])
           expect(letters[0]?.reason).toContain("Refused")
+          expect((yield* counted).count - before.count).toBe(2)
           const again: Array<number> = []
           const replay = inContext(
             handle,

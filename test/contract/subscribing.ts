@@ -6,10 +6,12 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
 import * as Stream from "effect/Stream"
 import type { RecordedEvent } from "../../src/Event.js"
 import type { Followed } from "../../src/Ledger.js"
 import { StoreUnavailable } from "../../src/LedgerError.js"
+import * as LedgerMetrics from "../../src/LedgerMetrics.js"
 import { LedgerStore } from "../../src/LedgerStore.js"
 import * as StoreLedger from "../../src/StoreLedger.js"
 import { type Backend, Client } from "./Backend.js"
@@ -246,6 +248,8 @@ export const subscribing = (backend: Backend): void => {
       )
       yield* reader.ledger.appendAll(events(10))
       yield* half.await
+      const outages = Metric.value(LedgerMetrics.outages)
+      const before = yield* outages
       away = true
       // so that no look is on its way that could see what comes
       yield* eventually(Effect.void, () => refused >= 1)
@@ -255,6 +259,7 @@ export const subscribing = (backend: Backend): void => {
       expectEvents(yield* reading, recordedAt(1, [...events(10), ...events(10, "later")]))
       expect(lines.filter((line) => line.includes("is away"))).toHaveLength(1)
       expect(lines.filter((line) => line.includes("is back"))).toHaveLength(1)
+      expect((yield* outages).count - before.count).toBe(1)
     }).pipe(Effect.provide(logger))
   })
 

@@ -5,7 +5,7 @@ import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { assert } from "vitest"
+import { assert, beforeEach } from "vitest"
 import { Event } from "../../src/index.js"
 
 let made = 0
@@ -57,14 +57,32 @@ export const folder = Effect.acquireRelease(
   (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
 )
 
-/** A file system with so little room; `undefined` where none may be mounted. */
+const mount = (path: string, kilobytes: number): boolean =>
+  spawnSync("mount", ["-t", "tmpfs", "-o", `size=${kilobytes}k`, "tmpfs", path]).status === 0
+
+const umount = (path: string) => spawnSync("umount", [path])
+
+/** Why no small file system can be had; undefined where it can. */
+export const noMount = (): string | undefined => {
+  const path = Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-ledger-mount-"))
+  const mounted = mount(path, 64)
+  if (mounted) umount(path)
+  Fs.rmdirSync(path)
+  return mounted ? undefined : "no file system can be mounted here: that takes root"
+}
+
+/** The tests of this block are skipped, and say why, where no small file system can be mounted. */
+export const needsMount = (): void => {
+  const reason = noMount()
+  beforeEach((context) => context.skip(reason !== undefined, reason))
+}
+
+/** A file system with so little room. */
 export const smallDisk = (kilobytes: number) =>
-  Effect.flatMap(folder, (path) =>
+  Effect.tap(folder, (path) =>
     Effect.acquireRelease(
-      Effect.sync(() =>
-        spawnSync("mount", ["-t", "tmpfs", "-o", `size=${kilobytes}k`, "tmpfs", path]).status === 0 ? path : undefined
-      ),
-      (mounted) => Effect.sync(() => mounted !== undefined && spawnSync("umount", [path]))
+      Effect.sync(() => assert.isTrue(mount(path, kilobytes), "mounted")),
+      () => Effect.sync(() => umount(path))
     ))
 
 /** Leaves no room on the file system that the folder is; the answer gives it back. */

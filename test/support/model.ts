@@ -4,9 +4,9 @@
  */
 import { DateTime, FastCheck } from "effect"
 import { type Event, Ledger, type Query } from "../../src/index.js"
-import { event, filters, matches, worldEvent } from "../contract/fixtures.js"
+import { digest, event, filters, matches, worldEvent } from "../contract/fixtures.js"
 
-/** Of a cursor: the history that the ledger has now, the one before the last reset, or one that never was. */
+/** Of a cursor: the history that the ledger has now, the one before it, or one that never was. */
 export type Incarnation = "none" | "current" | "former" | "unknown"
 
 export interface Cursor {
@@ -16,28 +16,40 @@ export interface Cursor {
 
 /** One call of one member, as data. What `invalid` holds is refused, by the field that stands beside it. */
 export type Operation =
-  | { readonly _tag: "append"; readonly event: Event.Event }
-  | { readonly _tag: "appendAll"; readonly events: ReadonlyArray<Event.Event> }
+  | Step
+  | { readonly _tag: "follow"; readonly cursor: Cursor; readonly filter: Query.Filters | undefined } & Meanwhile
+  | { readonly _tag: "subscribe"; readonly cursor: Cursor; readonly filter: Query.Filters | undefined } & Meanwhile
+  | { readonly _tag: "transaction"; readonly steps: ReadonlyArray<Step>; readonly commits: boolean }
+
+/** Who follows takes what is there and, live, what is appended then; the last event that is appended is its {@link end}. */
+interface Meanwhile {
+  readonly meanwhile: ReadonlyArray<Event.Event>
+}
+
+/** What may also be done in a transaction. `strict` appends fail on divergence. */
+export type Step =
+  | { readonly _tag: "append"; readonly event: Event.Event; readonly strict: boolean }
+  | { readonly _tag: "appendAll"; readonly events: ReadonlyArray<Event.Event>; readonly strict: boolean }
   | {
     readonly _tag: "appendIf"
     readonly condition: Query.AppendCondition
     readonly events: ReadonlyArray<Event.Event>
+    readonly strict: boolean
   }
   | { readonly _tag: "get"; readonly id: string }
   | { readonly _tag: "eventsForRun"; readonly runId: string }
-  | { readonly _tag: "events" | "runs" | "latestOffset" | "incarnation" | "reset" }
+  | { readonly _tag: "events" | "runs" | "latestOffset" | "incarnation" | "lineage" | "incarnate" | "reset" }
   | { readonly _tag: "tail"; readonly cursor: Cursor }
   | { readonly _tag: "read"; readonly cursor: Cursor; readonly query: Omit<Query.Query, "after"> }
-  | { readonly _tag: "follow"; readonly cursor: Cursor; readonly filter: Query.Filters | undefined }
-  /** Takes what is there and, live, what is appended meanwhile. */
-  | {
-    readonly _tag: "subscribe"
-    readonly cursor: Cursor
-    readonly filter: Query.Filters | undefined
-    readonly meanwhile: ReadonlyArray<Event.Event>
-  }
   | { readonly _tag: "invalidEvent"; readonly events: ReadonlyArray<Event.Event>; readonly invalid: InvalidEvent }
   | { readonly _tag: "invalidQuery"; readonly invalid: InvalidQuery }
+
+/** The event that ends what the call with this number follows. */
+export const end = (call: number): Event.Event => event(`end-${call}`, { runId: "end" })
+
+/** The filter, which that event passes. */
+export const orEnd = (filter: Query.Filters | undefined): Query.Filters | undefined =>
+  filter === undefined ? undefined : [filter, { runId: "end" }].flat()
 
 export interface InvalidEvent {
   readonly path: string
@@ -49,7 +61,7 @@ export type InvalidQuery =
   | { readonly member: "tail" | "read" | "subscribe"; readonly path: string; readonly argument: unknown }
   | { readonly member: "appendIf"; readonly path: string; readonly argument: unknown }
 
-/** What an operation answers, in a form that can be compared: incarnations are numbered in the order of the resets. */
+/** What an operation answers, in a form that can be compared: incarnations are numbered in the order in which they began. */
 export type Answer =
   | { readonly ok: unknown }
   | { readonly error: Readonly<Record<string, unknown>> }
@@ -60,17 +72,22 @@ export class Model {
   private events: ReadonlyArray<Event.RecordedEvent> = []
   private ids = new Map<string, Event.RecordedEvent>()
   private incarnation = 0
+  private parents: ReadonlyArray<
+    { readonly incarnation: number; readonly offset: number; readonly digest: string | null }
+  > = []
 
-  answer(operation: Operation): Answer {
+  answer(operation: Operation, call = 0): Answer {
     switch (operation._tag) {
-      case "append":
-        return { ok: this.append([operation.event])[0] }
+      case "append": {
+        const receipts = this.append([operation.event])
+        return operation.strict ? divergent(receipts) ?? { ok: receipts[0] } : { ok: receipts[0] }
+      }
       case "appendAll":
-        return { ok: this.append(operation.events) }
+        return this.answerAll(operation)
       case "appendIf": {
         const conflict = this.conflict(operation.condition, operation.events)
         return conflict === undefined
-          ? { ok: this.append(operation.events) }
+          ? this.answerAll(operation)
           : { error: { _tag: "AppendConditionFailed", offset: conflict } }
       }
       case "get":
@@ -85,28 +102,65 @@ export class Model {
         return { ok: this.events.length }
       case "incarnation":
         return { ok: this.incarnation }
+      case "incarnate": {
+        const last = this.events.at(-1)
+        const head = { offset: this.events.length, digest: last === undefined ? null : digest(last) }
+        this.parents = [{ incarnation: this.incarnation++, ...head }, ...this.parents]
+        return this.answer({ _tag: "lineage" })
+      }
+      case "lineage":
+        return { ok: { incarnation: this.incarnation, parents: this.parents } }
       case "reset":
         this.events = []
         this.ids = new Map()
         this.incarnation++
+        this.parents = []
         return { ok: null }
       case "tail":
         return this.replaced(operation.cursor) ?? { ok: this.read(operation.cursor, {}) }
       case "read":
         return this.replaced(operation.cursor) ?? { ok: this.read(operation.cursor, operation.query) }
-      case "follow":
-        return this.replaced(operation.cursor) ?? { ok: this.read(operation.cursor, operation) }
+      case "follow": {
+        const replaced = this.replaced(operation.cursor)
+        if (replaced !== undefined) return replaced
+        const told: Array<unknown> = []
+        let { after } = operation.cursor
+        for (const events of [[], operation.meanwhile, [end(call)]]) {
+          this.append(events)
+          const head = this.events.length
+          // a batch that records nothing is no news
+          if (told.length > 0 && head === after) continue
+          const recorded = this.read({ ...operation.cursor, after }, operation)
+          told.push(...recorded.map((event) => ({ _tag: "Recorded", event })), { _tag: "CaughtUp", head })
+          after = head
+        }
+        return { ok: told }
+      }
       case "subscribe": {
         const replaced = this.replaced(operation.cursor)
         if (replaced !== undefined) return replaced
-        this.append(operation.meanwhile)
-        return { ok: this.read(operation.cursor, operation) }
+        this.append([...operation.meanwhile, end(call)])
+        return { ok: this.read(operation.cursor, { filter: orEnd(operation.filter) }) }
+      }
+      case "transaction": {
+        const { events, ids, incarnation, parents } = this
+        this.ids = new Map(ids)
+        const ok = operation.steps.map((step) => this.answer(step))
+        if (!operation.commits) Object.assign(this, { events, ids, incarnation, parents })
+        return { ok }
       }
       case "invalidEvent":
         return { error: { _tag: "InvalidEvent", index: operation.events.length, path: operation.invalid.path } }
       case "invalidQuery":
         return { error: { _tag: "InvalidQuery", path: operation.invalid.path } }
     }
+  }
+
+  private answerAll(
+    { events, strict }: { readonly events: ReadonlyArray<Event.Event>; readonly strict: boolean }
+  ): Answer {
+    const receipts = this.append(events)
+    return strict ? divergent(receipts) ?? { ok: receipts } : { ok: receipts }
   }
 
   private append(events: ReadonlyArray<Event.Event>): ReadonlyArray<Ledger.Receipt> {
@@ -146,6 +200,13 @@ export class Model {
     )
     return (query.direction === "backward" ? found.toReversed() : found).slice(0, query.limit)
   }
+}
+
+const divergent = (receipts: ReadonlyArray<Ledger.Receipt>): Answer | undefined => {
+  const first = receipts.find((receipt) => receipt._tag === "Duplicate" && !receipt.identical)
+  return first === undefined
+    ? undefined
+    : { error: { _tag: "DivergentDuplicate", id: first.id, offset: first.offset } }
 }
 
 /** Every field but the time: a step that is repeated has a new one. */
@@ -215,9 +276,10 @@ const tagged = <Tag extends Operation["_tag"], Fields>(
   fields: { [K in keyof Fields]: FastCheck.Arbitrary<Fields[K]> }
 ) => FastCheck.record({ _tag: FastCheck.constant(_tag), ...fields })
 
-const operation = FastCheck.oneof(
-  { weight: 6, arbitrary: tagged("append", { event: anEvent }) },
-  { weight: 6, arbitrary: tagged("appendAll", { events: someEvents }) },
+const strict = FastCheck.boolean()
+const steps = [
+  { weight: 6, arbitrary: tagged("append", { event: anEvent, strict }) },
+  { weight: 6, arbitrary: tagged("appendAll", { events: someEvents, strict }) },
   {
     weight: 6,
     arbitrary: tagged("appendIf", {
@@ -226,22 +288,25 @@ const operation = FastCheck.oneof(
         noneMatch: FastCheck.oneof(filters, FastCheck.constant({ actors: ["ada"] })),
         after: FastCheck.nat(4)
       }),
-      events: someEvents
+      events: someEvents,
+      strict
     })
   },
   { weight: 2, arbitrary: tagged("get", { id }) },
   { weight: 1, arbitrary: tagged("eventsForRun", { runId: FastCheck.constantFrom("run-1", "run-2", "run-9") }) },
   {
-    weight: 3,
+    weight: 4,
     arbitrary: FastCheck.constantFrom(
       "events" as const,
       "runs" as const,
       "latestOffset" as const,
-      "incarnation" as const
+      "incarnation" as const,
+      "lineage" as const
     )
       .map((_tag) => ({ _tag }))
   },
   { weight: 1, arbitrary: tagged("reset", {}) },
+  { weight: 2, arbitrary: tagged("incarnate", {}) },
   { weight: 2, arbitrary: tagged("tail", { cursor }) },
   {
     weight: 5,
@@ -255,10 +320,22 @@ const operation = FastCheck.oneof(
       }, { requiredKeys: [] })
     })
   },
-  { weight: 1, arbitrary: tagged("follow", { cursor, filter: optionalFilters }) },
-  { weight: 2, arbitrary: tagged("subscribe", { cursor, filter: optionalFilters, meanwhile: someEvents }) },
   { weight: 2, arbitrary: tagged("invalidEvent", { events: someEvents, invalid: invalidEvent }) },
   { weight: 2, arbitrary: tagged("invalidQuery", { invalid: invalidQuery }) }
+]
+
+const following = { cursor, filter: optionalFilters, meanwhile: someEvents }
+const operation = FastCheck.oneof(
+  ...steps,
+  { weight: 2, arbitrary: tagged("follow", following) },
+  { weight: 2, arbitrary: tagged("subscribe", following) },
+  {
+    weight: 3,
+    arbitrary: tagged("transaction", {
+      steps: FastCheck.array(FastCheck.oneof(...steps), { minLength: 1, maxLength: 5 }),
+      commits: FastCheck.boolean()
+    })
+  }
 ) as FastCheck.Arbitrary<Operation>
 
 /** Short sequences over a small world, so that ids collide, filters match, and a failure shrinks to a few calls. */

@@ -34,8 +34,11 @@ export interface Proxy {
   readonly loseAnswers: (count: number, loss: Loss, of?: string) => void
   /** The next connection that appends within a transaction falls silent when the server was asked to. */
   readonly silenceInTransaction: () => void
-  /** How many answers were lost: those that the server is known to have committed, and the others. */
-  readonly lost: () => { readonly committed: number; readonly unknown: number }
+  /**
+   * How many answers were lost: those of commits that wrote events, those of other commits, and those of what may have
+   * been committed or not.
+   */
+  readonly lost: () => { readonly appends: number; readonly others: number; readonly unknown: number }
   readonly close: () => void
 }
 
@@ -48,7 +51,7 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
   let losses: Array<Loss> = []
   let losingOf = ""
   let silencing = false
-  const lost = { committed: 0, unknown: 0 }
+  const lost = { appends: 0, others: 0, unknown: 0 }
 
   const track = (socket: Net.Socket): Net.Socket => {
     sockets.add(socket.on("error", () => {}).on("close", () => sockets.delete(socket)))
@@ -77,39 +80,57 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
     upstream.connect(Number(target.port), target.hostname)
     upstream.write(startup)
 
+    const statements = new Map<string, string>()
     let losing: Loss | undefined
     let falling = false
     let inTransaction = false
-    let answer = Buffer.alloc(0)
+    let appends = false
+    // of the call, or of the transaction
+    let wrote = false
+    let failed = false
+    const asked = messages((type, body) => {
+      if (type === "P") statements.set(...texts(body))
+      const text = type === "Q" ? texts(body)[0] : type === "B" ? statements.get(texts(body)[1]) : undefined
+      if (text !== undefined) {
+        // one call is a transaction of its own, several are between BEGIN and COMMIT
+        appends = type === "B" && text.includes("append_v")
+        if (!inTransaction) wrote = false
+        failed = false
+        const commits = text === "COMMIT" || (type === "B" && !inTransaction && text.includes(losingOf))
+        if (losing === undefined && commits) losing = losses.shift()
+        if (text.startsWith("BEGIN")) inTransaction = true
+        if (text === "COMMIT" || text === "ROLLBACK") inTransaction = false
+        if (silencing && inTransaction && appends) {
+          silencing = false
+          falling = true
+        }
+      }
+      // it has asked for the outcome
+      if (type !== "S" && type !== "Q") return
+      state.silent ||= falling
+      if (losing !== "sent") return
+      lost.unknown++
+      client.destroy()
+      upstream.end()
+    })
+    const answered = messages((type, body) => {
+      state.listening ||= type === "C" && texts(body)[0] === "LISTEN"
+      if (type === "D" && appends) wrote ||= isWritten.test(body.toString("latin1"))
+      // what failed in it makes of a COMMIT a ROLLBACK
+      failed ||= type === "E" || (type === "C" && texts(body)[0] === "ROLLBACK")
+      if (type !== "Z" || losing !== "answered" || state.closed) return
+      lost[failed ? "unknown" : wrote ? "appends" : "others"]++
+      state.cut()
+    })
     client.on("data", (bytes) => {
       if (state.silent) return
       upstream.write(bytes)
-      // one call is a transaction of its own, several are between BEGIN and COMMIT
-      const commits = bytes.includes("COMMIT\0")
-      if (losing === undefined && (commits || (!inTransaction && bytes.includes(losingOf)))) losing = losses.shift()
-      if (bytes.includes("BEGIN ISOLATION")) inTransaction = true
-      if (commits || bytes.includes("ROLLBACK\0")) inTransaction = false
-      if (silencing && inTransaction && bytes.includes("append_v")) {
-        silencing = false
-        falling = true
-      }
-      state.silent ||= falling && isAsked(bytes)
-      if (losing === "sent" && isAsked(bytes)) {
-        lost.unknown++
-        client.destroy()
-        upstream.end()
-      }
+      asked(bytes)
     }).on("close", () => upstream.destroy())
     upstream.on("data", (bytes) => {
       if (state.silent) return
-      if (losing === "answered") {
-        answer = Buffer.concat([answer, bytes])
-        if (!answer.includes(idle)) return
-        lost[answer.includes("SERROR") ? "unknown" : "committed"]++
-        return state.cut()
-      }
-      state.listening ||= bytes.includes("LISTEN\0")
-      client.write(bytes)
+      if (losing !== "answered") client.write(bytes)
+      answered(bytes)
     }).on("close", () => state.silent || client.destroy())
   }
 
@@ -148,12 +169,31 @@ export const startProxy = async (serverUrl: string): Promise<Proxy> => {
   }
 }
 
-/** The server has done what it was asked, and is in no transaction. */
-const idle = Buffer.from("Z\0\0\0\x05I")
+/** Tells of each message, whole, however the bytes come: a letter, the length of what follows with its own, and that. */
+const messages = (take: (type: string, body: Buffer) => void): (bytes: Buffer) => void => {
+  let rest: Buffer = Buffer.alloc(0)
+  return (bytes) => {
+    rest = rest.length === 0 ? bytes : Buffer.concat([rest, bytes])
+    while (rest.length >= 5) {
+      const end = 1 + rest.readUInt32BE(1)
+      if (rest.length < end) return
+      const body = rest.subarray(5, end)
+      const type = String.fromCharCode(rest[0]!)
+      rest = rest.subarray(end)
+      take(type, body)
+    }
+  }
+}
 
-/** The client has asked for the outcome: a Sync at the end, or a simple query. */
-const isAsked = (bytes: Buffer): boolean =>
-  bytes.subarray(-5).equals(Buffer.from("S\0\0\0\x04")) || bytes[0] === "Q".charCodeAt(0)
+/** The first two texts of a message: of a Parse the name and the statement, of a Bind the portal and the name. */
+const texts = (body: Buffer): readonly [string, string] => {
+  const first = body.indexOf(0)
+  const second = body.indexOf(0, first + 1)
+  return [body.toString("utf8", 0, first), second < 0 ? "" : body.toString("utf8", first + 1, second)]
+}
+
+/** The append function's answer where it has written anything: `last` is null where it has not. */
+const isWritten = /"last" ?: ?\d/
 
 const tooManyConnections = ((fields: string) => {
   const head = Buffer.from("E\0\0\0\0")

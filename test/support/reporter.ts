@@ -13,10 +13,11 @@ const count = (modules: ReadonlyArray<TestModule>, unhandledErrors: number): Cou
   for (const module of modules) {
     let failedHere = 0
     for (const test of module.children.allTests()) {
-      const state = test.result().state
-      if (state === "passed") counts.passed++
-      else if (state === "skipped") {
-        counts.skipped.push(`${relative(process.cwd(), module.moduleId)} > ${test.fullName}`)
+      const result = test.result()
+      if (result.state === "passed") counts.passed++
+      else if (result.state === "skipped") {
+        const reason = result.note === undefined ? "" : ` (${result.note})`
+        counts.skipped.push(`${relative(process.cwd(), module.moduleId)} > ${test.fullName}${reason}`)
       } else failedHere++ // a test still pending was cut off
     }
     // a file that cannot be loaded, or whose hook threw, has failed although no test of it has
@@ -26,7 +27,7 @@ const count = (modules: ReadonlyArray<TestModule>, unhandledErrors: number): Cou
 }
 
 /**
- * Names every skipped test and closes the output with `N passed, N failed` alone on a line. Written when the process
+ * Names every skipped test, with the reason where it has one, and closes the output with `N passed, N failed` alone on a line. Written when the process
  * exits, so that nothing (a teardown, the summary) comes after it.
  */
 export default class ClosingLine implements Reporter {
