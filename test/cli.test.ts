@@ -588,7 +588,7 @@ it("what is stored never commands the terminal", async () => {
 
 it("colours and bars are for terminals, and colours not with NO_COLOR", async () => {
   const where = newFile()
-  await fill(where, events(3000))
+  await fill(where, events(20_000))
   const { out: trace } = await run(where, "export")
   const terminal = ["--import", "data:text/javascript,process.stdout.isTTY=process.stderr.isTTY=true"]
   const runs = (env: Record<string, string>) =>
@@ -599,7 +599,7 @@ it("colours and bars are for terminals, and colours not with NO_COLOR", async ()
   expect((await ended(begin(where, ["runs", "--help"], terminal))).out).toContain("\u001b[")
   const file = join(Fs.mkdtempSync(join(root, "x-")), "all.jsonl")
   Fs.writeFileSync(file, trace)
-  // on two batches, slowly enough for one report
+  // long enough for a report
   const { err } = await ended(begin(newFile(), ["import", file], terminal))
   const clear = "\r\u001b[K"
   expect(err.startsWith(clear) && err.endsWith(clear)).toBe(true)
