@@ -15,7 +15,7 @@ import { type Driver, openDriver, type Statement } from "./sqliteDriver.js"
 export interface Database {
   readonly run: (text: string, params?: ReadonlyArray<unknown>) => void
   readonly values: (text: string, params?: ReadonlyArray<unknown>) => ReadonlyArray<StoredRow>
-  /** The first row, of a statement that answers rows. */
+  /** The first row of a statement that only reads: what a commit that follows it says is not heard. */
   readonly first: (text: string, params?: ReadonlyArray<unknown>) => StoredRow | undefined
   /** Runs what may meet another process's lock. SQLite waits for it on this thread: the rest of the wait is ours. */
   readonly briefly: <A>(work: () => A) => A

@@ -609,7 +609,7 @@ const appendOne = (db: Database, sql: Statements, row: Row, recent: Recent): Out
   recent.duplicates = known !== undefined
   if (known !== undefined) return known
   try {
-    return { offset: Number(db.first(sql.insertOne, bind([], row))?.[0]), status: "appended" }
+    return { offset: Number(db.values(sql.insertOne, bind([], row))[0]?.[0]), status: "appended" }
   } catch (error) {
     if (reasonOf(error) !== "UniqueViolation") throw error
     recent.duplicates = true
