@@ -668,6 +668,10 @@ const byId = (
   rows: ReadonlyArray<Row>
 ): Map<unknown, StoredRow> => {
   const found = new Map<unknown, StoredRow>()
+  if (rows.length === 1) {
+    const row = db.first(statement(1), [rows[0]!.id])
+    return row === undefined ? found : found.set(row[1], row)
+  }
   for (let start = 0; start < rows.length;) {
     const ids = rows.slice(start, start + statementRows(rows.length - start)).map((row) => row.id)
     for (const row of db.values(statement(ids.length), ids)) found.set(row[1], row)
