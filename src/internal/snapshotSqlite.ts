@@ -20,7 +20,7 @@ import {
   resultOf,
   type Snapshot,
   type Store
-} from "./snapshot.js"
+} from "./snapshotCopy.js"
 import { toStoreError } from "./sqlError.js"
 import { findDriver } from "./sqliteDriver.js"
 import * as sqliteStore from "./sqliteStore.js"
