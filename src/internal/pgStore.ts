@@ -71,7 +71,7 @@ export interface Options {
 }
 
 /** Milliseconds from a notification to the next. */
-const notifyPause = 2
+const notifyPause = 5
 
 // by the real clock, also where a program tests with another
 const pause = (millis: number): Effect.Effect<void> =>

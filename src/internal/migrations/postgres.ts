@@ -57,7 +57,7 @@ BEGIN RAISE EXCEPTION 'the ledger is append-only' USING ERRCODE = 'restrict_viol
     `CREATE TRIGGER "${names.prefix}append_only" BEFORE UPDATE OR DELETE OR TRUNCATE ON ${events}
 FOR EACH STATEMENT EXECUTE FUNCTION ${names.of("refuse")}()`,
     enableGuard(names),
-    // the times of so many events, for reads by time: an index would cost an append a twentieth of its time; no key,
+    // the times of so many events, for reads by time: an index would cost SQLite a quarter of a batch; no key,
     // as a restore of the data alone brings the rows that the trigger has made
     `CREATE TABLE ${names.spans} (through int8 NOT NULL, earliest int8 NOT NULL, latest int8 NOT NULL)`,
     `CREATE FUNCTION ${names.of("span")}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -40,7 +40,7 @@ export const create = (names: Names): ReadonlyArray<string> => [
   schema_version, session_id, model_profile, model_id, lower(hex(digest)) AS digest
 FROM ${names.events}`,
   ...guards(names),
-  // the times of so many events, for reads by time: an index would cost an append a twentieth of its time
+  // the times of so many events, for reads by time: an index would cost SQLite a quarter of a batch
   `CREATE TABLE ${names.spans} (
   through INTEGER PRIMARY KEY,
   earliest INTEGER NOT NULL,
