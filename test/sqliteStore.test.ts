@@ -301,6 +301,24 @@ describe("SQLite beside other writers", () => {
       }).pipe(Effect.provide(SqliteLedger.layerFile(path)))
     }))
 
+  it.scopedLive("so does one in a transaction of the caller's, and it is recorded with it", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      yield* Effect.gen(function*() {
+        const sql = yield* SqliteClient.SqliteClient
+        yield* append
+        const other = new Sqlite(path)
+        other.exec("BEGIN IMMEDIATE")
+        const waiting = yield* Effect.fork(sql.withTransaction(append))
+        yield* Effect.sleep("50 millis")
+        assert.isNull(waiting.unsafePoll())
+        other.exec("COMMIT")
+        other.close()
+        assert.strictEqual((yield* Fiber.join(waiting)).offset, 2)
+        assert.deepStrictEqual(yield* offsets, [1, 2])
+      }).pipe(Effect.provide(SqliteLedger.layerFile(path)))
+    }))
+
   it.scopedLive("a lock that is held for too long is StoreUnavailable, and the ledger works again after it", () =>
     Effect.gen(function*() {
       const path = yield* file

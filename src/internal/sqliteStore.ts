@@ -136,7 +136,7 @@ const open = Effect.fnUntraced(function*(
       if (joined !== undefined) {
         return retryBusy(connections.alone(
           joined,
-          Effect.uninterruptible(Effect.mapError(drive(work(theirs, true)), toError))
+          Effect.uninterruptible(Effect.mapError(Effect.suspend(() => drive(work(theirs, true))), toError))
         ))
       }
       const reserved = () =>
