@@ -17,10 +17,10 @@ await Effect.runPromise(Ledger.latestOffset.pipe(Effect.provide(PgLedger.layerUr
 const client = new Client(server.url)
 await client.connect()
 const { rows: [{ definition }] } = await client.query(
-  "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc WHERE proname = 'ledger_append_v1'"
+  "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc WHERE proname = 'ledger_append_v2'"
 )
 await client.query(
-  String(definition).replace("ledger_append_v1", "advisory").replace(
+  String(definition).replace("ledger_append_v2", "advisory").replace(
     /LOCK TABLE [^;]*/,
     "PERFORM pg_advisory_xact_lock(7308, (SELECT 'public.ledger_events'::regclass::oid::int))"
   )
@@ -45,8 +45,8 @@ const figures: Array<readonly [table: number, advisory: number]> = []
 for (let round = 0; round < rounds; round++) {
   figures.push(
     round % 2 === 0
-      ? [await time("ledger_append_v1"), await time("advisory")]
-      : await time("advisory").then(async (advisory) => [await time("ledger_append_v1"), advisory] as const)
+      ? [await time("ledger_append_v2"), await time("advisory")]
+      : await time("advisory").then(async (advisory) => [await time("ledger_append_v2"), advisory] as const)
   )
 }
 const median = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN

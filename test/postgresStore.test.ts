@@ -425,7 +425,7 @@ describe("Postgres appends", () => {
         const schema = newSchema()
         const blocks = (client: Client) =>
           client.query(
-            `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT ${schema}.ledger_append_v1($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}',` +
+            `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT ${schema}.ledger_append_v2($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}',` +
               `'{NULL}','{NULL}','{NULL}',$2,NULL,'',1000,NULL)`,
             [`{${randomBytes(8).toString("hex")}}`, `{"\\\\x${"00".repeat(32)}"}`]
           ).then(({ rows }) =>
@@ -443,7 +443,7 @@ describe("Postgres appends", () => {
           const before = await single()
           for (let batch = 0; batch < 75; batch++) {
             await client.query(
-              `SELECT ${schema}.ledger_append_v1(array_agg(md5(n::text)), array_agg('r' || n % 100), array_agg(1), array_agg('a.b'::text),
+              `SELECT ${schema}.ledger_append_v2(array_agg(md5(n::text)), array_agg('r' || n % 100), array_agg(1), array_agg('a.b'::text),
               array_agg('x'::text), array_agg('{}'::text), array_agg(0::int8), array_agg(1), array_agg(NULL::text), array_agg(NULL::text),
               array_agg(NULL::text), array_agg(decode(repeat('00', 32), 'hex')), NULL, '', 1000, NULL)
             FROM generate_series($1::int, $2::int) AS n`,
@@ -710,7 +710,7 @@ describe("roles", () => {
           `ALTER TABLE ${table} DISABLE TRIGGER ALL`,
           `ALTER TABLE ${table} DROP COLUMN digest`,
           `DROP TRIGGER ${prefix}append_only ON ${table}`,
-          `DROP FUNCTION ${of("append_v1")}`,
+          `DROP FUNCTION ${of("append_v2")}`,
           `CREATE OR REPLACE FUNCTION ${of("refuse")}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`,
           `UPDATE ${of("meta")} SET incarnation = 'forged'`,
           `DELETE FROM ${of("meta")}`,
@@ -720,7 +720,7 @@ describe("roles", () => {
           ...(owner === undefined ? [] : [`SET ROLE ${quoted(owner)}`])
         ]
         const readersForgeries = [
-          `SELECT ${of("append_v1")}('{x}','{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',` +
+          `SELECT ${of("append_v2")}('{x}','{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',` +
           `'{"\\\\x${"00".repeat(32)}"}',NULL,'',1000,NULL)`,
           `UPDATE ${of("consumers")} SET "offset" = 0`,
           `DELETE FROM ${of("projections")}`

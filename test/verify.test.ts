@@ -246,8 +246,8 @@ describe("a ledger in Postgres", () => {
         ],
         [
           `DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc
-           WHERE proname = 'ledger_append_v1' AND pronamespace = '${schema}'::regnamespace); END $$`,
-          /function "ledger_append_v1" is missing/
+           WHERE proname = 'ledger_append_v2' AND pronamespace = '${schema}'::regnamespace); END $$`,
+          /function "ledger_append_v2" is missing/
         ],
         [`ALTER TABLE ${table} DISABLE TRIGGER ledger_span`, /trigger that keeps the times of spans is missing/],
         [
@@ -306,8 +306,8 @@ describe("a ledger in Postgres", () => {
             `DO $$ BEGIN EXECUTE (SELECT 'ALTER FUNCTION ' || oid::regprocedure || ' ${
               change.replaceAll("'", "''")
             }' FROM pg_proc
-             WHERE proname = 'ledger_append_v1' AND pronamespace = '${schema}'::regnamespace); END $$`,
-            /function "ledger_append_v1" is missing, or was changed/
+             WHERE proname = 'ledger_append_v2' AND pronamespace = '${schema}'::regnamespace); END $$`,
+            /function "ledger_append_v2" is missing, or was changed/
           ] as const
         ),
         [

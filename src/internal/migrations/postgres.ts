@@ -2,7 +2,7 @@
 import { maxInt, maxTime, minTime } from "../fields.js"
 import { type Names, spanRows } from "../sqlStore.js"
 
-export const version = 1
+export const version = 2
 
 /** The advisory lock of whoever sets something up in a database. */
 export const setUpLock = "7308906542197"

@@ -2,7 +2,7 @@
 import { maxInt, maxTime, minTime } from "../fields.js"
 import { type Names, spanRows } from "../sqlStore.js"
 
-export const version = 1
+export const version = 2
 
 export const create = (names: Names): ReadonlyArray<string> => [
   `CREATE TABLE ${names.meta} (
