@@ -17,7 +17,7 @@ import {
 } from "../LedgerStore.js"
 import { matches } from "./filter.js"
 import * as memoryConsumerStore from "./memoryConsumerStore.js"
-import { columnsOf, sameContent } from "./row.js"
+import { pushColumns, sameContent } from "./row.js"
 
 /** The store whose transaction the fiber is in. */
 class Transaction extends Context.Tag("effect-ledger/internal/Transaction")<Transaction, object>() {}
@@ -208,4 +208,4 @@ const search = (sorted: ReadonlyArray<number>, offset: number): number => {
   return low
 }
 
-const stored = (offset: number, row: Row): StoredRow => [offset, ...columnsOf(row)]
+const stored = (offset: number, row: Row): StoredRow => pushColumns([offset], row)

@@ -58,20 +58,23 @@ const encodeFields = (event: Event, maxPayloadBytes: number): Row | FieldIssue =
   return row
 }
 
-/** The columns of a row in the order of `StoredRow`, without the offset and the digest. */
-export const columnsOf = (row: Row): ReadonlyArray<unknown> => [
-  row.id,
-  row.runId,
-  row.turn,
-  row.kind,
-  row.actor,
-  row.payload,
-  row.createdAt,
-  row.schemaVersion,
-  row.sessionId,
-  row.modelProfile,
-  row.modelId
-]
+/** Adds the columns of a row to a list, in the order of `StoredRow`, without the offset and the digest. */
+export const pushColumns = (list: Array<unknown>, row: Row): Array<unknown> => {
+  list.push(
+    row.id,
+    row.runId,
+    row.turn,
+    row.kind,
+    row.actor,
+    row.payload,
+    row.createdAt,
+    row.schemaVersion,
+    row.sessionId,
+    row.modelProfile,
+    row.modelId
+  )
+  return list
+}
 
 /** Whether two rows say the same: every field but `createdAt` (a step that is repeated has a new time). */
 export const sameContent = (self: Row, that: Row): boolean =>

@@ -36,7 +36,7 @@ import {
   type StoreFilter
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/sqlite.js"
-import { isRecordOf } from "./row.js"
+import { isRecordOf, pushColumns } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { driverError, reasonOf, toStoreError } from "./sqlError.js"
 import {
@@ -631,20 +631,7 @@ const insert = (db: Database, sql: Statements, rows: ReadonlyArray<Row>, last: n
 
 /** A row's columns but its offset. */
 const bind = (params: Array<unknown>, row: Row): ReadonlyArray<unknown> => {
-  params.push(
-    row.id,
-    row.runId,
-    row.turn,
-    row.kind,
-    row.actor,
-    row.payload,
-    row.createdAt,
-    row.schemaVersion,
-    row.sessionId,
-    row.modelProfile,
-    row.modelId,
-    Buffer.from(row.digest, "hex")
-  )
+  pushColumns(params, row).push(Buffer.from(row.digest, "hex"))
   return params
 }
 
