@@ -231,8 +231,16 @@ export class DriverMissing extends Schema.TaggedError<DriverMissing>("effect-led
   package: Schema.String
 }) {
   override get message(): string {
-    return `the selected backend needs a package that is not installed: npm install ${this.package}`
+    return `the selected backend needs a package that is not installed: npm install ${
+      withVersions[this.package] ?? this.package
+    }`
   }
+}
+
+/** Without them npm would install those of another line of Effect. */
+const withVersions: Readonly<Record<string, string>> = {
+  "@effect/sql-pg": "@effect/sql-pg@0.53 pg@8",
+  "@effect/sql-sqlite-node": "@effect/sql-sqlite-node@0.53"
 }
 
 /**

@@ -154,6 +154,10 @@ const clientLayer = (
     if (!isInMemory(name)) {
       if (mode === "create") Fs.mkdirSync(Path.dirname(Path.resolve(name)), { recursive: true })
       else if (!Fs.existsSync(name)) throw new Error(`there is no file ${name}`)
+      // SQLite would call it an error of the disk
+      if (mode === "read" && Fs.statSync(name).isDirectory()) {
+        throw Object.assign(new Error("it is a folder"), { code: "SQLITE_CANTOPEN" })
+      }
       if (mode === "read") assertShutsNobodyOut(name)
       // SQLite would open it for reading alone, and stay so when it has become writable
       if (mode !== "read" && Fs.existsSync(name)) Fs.accessSync(name, Fs.constants.R_OK | Fs.constants.W_OK)

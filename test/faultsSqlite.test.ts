@@ -177,6 +177,8 @@ describe("a file that is not what it was", () => {
         assert.isTrue(Fs.readFileSync(path).equals(content))
       }
       yield* fails(opening(Path.dirname(path)), "StoreUnavailable", /correct the path/)
+      const reading = Layer.build(SqliteLedger.layerReadonly(Path.dirname(path)))
+      yield* fails(reading, "StoreUnavailable", /it is a folder; correct the path/)
       Fs.writeFileSync(path, copy)
       for (const suffix of ["-wal", "-shm"]) Fs.rmSync(path + suffix, { force: true })
       yield* opening(path)
