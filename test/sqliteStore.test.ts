@@ -2,7 +2,7 @@
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { assert, describe, it } from "@effect/vitest"
 import Sqlite from "better-sqlite3"
-import { Context, Duration, Effect, Exit, Fiber, Layer } from "effect"
+import { Context, DateTime, Duration, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -251,6 +251,24 @@ describe("SQLite guards its table", () => {
       // a person can query the payload
       const seen = yield* raw(path, (db) => db.prepare("SELECT payload->>'n' AS n, created_at FROM ledger_view").get())
       assert.match(String((seen as { created_at: string }).created_at), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
+    }))
+})
+
+describe("SQLite read by time", () => {
+  it.scopedLive("where a span is missing nothing is passed over", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      const time = (n: number) => DateTime.unsafeMake(1_760_000_000_000 + n)
+      yield* Effect.gen(function*() {
+        const all = yield* Effect.all(Array.from({ length: 13_000 }, () => event))
+        yield* Ledger.appendAll(all.map((one, n) => ({ ...one, createdAt: time(n) })))
+        yield* raw(path, (db) => db.exec("DELETE FROM ledger_spans WHERE through = 8192"))
+        // all of them in the span that nothing is known of
+        const filter = { createdFrom: time(5000), createdUntil: time(5010) }
+        for (const direction of ["forward", "backward"] as const) {
+          assert.strictEqual(yield* Stream.runCount(Ledger.read({ filter, direction })), 10)
+        }
+      }).pipe(Effect.provide(SqliteLedger.layerFile(path)))
     }))
 })
 

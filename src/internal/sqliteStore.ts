@@ -642,9 +642,10 @@ const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): Reado
   const others = byId(db, sql.known, rows.filter(({ digest, id }) => (found.get(id)?.[2] ?? digest) !== digest))
   return rows.map((row) => {
     const stored = found.get(row.id)
+    if (stored?.[2] === row.digest) return { offset: Number(stored[0]), status: "identical" }
+    // none, where a reset came between the two looks
     const other = others.get(row.id)
-    return stored &&
-      { offset: Number(stored[0]), status: other === undefined || isRecordOf(other, row) ? "identical" : "divergent" }
+    return other && { offset: Number(other[0]), status: isRecordOf(other, row) ? "identical" : "divergent" }
   })
 }
 
