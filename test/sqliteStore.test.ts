@@ -260,8 +260,8 @@ describe("SQLite read by time", () => {
       const path = yield* file
       const time = (n: number) => DateTime.unsafeMake(1_760_000_000_000 + n)
       yield* Effect.gen(function*() {
-        const all = yield* Effect.all(Array.from({ length: 13_000 }, () => event))
-        yield* Ledger.appendAll(all.map((one, n) => ({ ...one, createdAt: time(n) })))
+        const timed = (_: unknown, n: number) => Effect.map(event, (one) => Object.assign(one, { createdAt: time(n) }))
+        yield* Ledger.appendAll(yield* Effect.all(Array.from({ length: 13_000 }, timed)))
         yield* raw(path, (db) => db.exec("DELETE FROM ledger_spans WHERE through = 8192"))
         // all of them in the span that nothing is known of
         const filter = { createdFrom: time(5000), createdUntil: time(5010) }
