@@ -7,6 +7,7 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import type * as Option from "effect/Option"
 import type * as Stream from "effect/Stream"
 import type { StoreError } from "./LedgerError.js"
@@ -172,18 +173,31 @@ export interface Location {
 }
 
 /**
+ * Writes the groups in order, in one transaction, and answers one result a group; a later group sees the earlier ones.
+ * Offsets are the next ones after the head, taken under a lock that is held until the commit is visible. When the effect
+ * fails nothing was written, except that after `StoreUnavailable` the outcome may be unknown.
+ *
+ * `now` does the same outside of every transaction and at once: a store that answers on this thread spares its caller a
+ * fiber. `undefined` where something would have to wait: then nothing was written, and the effect is run.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Append {
+  (groups: NonEmptyReadonlyArray<AppendGroup>): Effect.Effect<ReadonlyArray<GroupResult>, StoreError>
+  readonly now?: (
+    groups: NonEmptyReadonlyArray<AppendGroup>
+  ) => Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined
+}
+
+/**
  * The port. Calls join the transaction of the calling fiber when, and only when, it is one of this store's own client.
  *
  * @since 0.1.0
  * @category tags
  */
 export class LedgerStore extends Context.Tag("effect-ledger/LedgerStore")<LedgerStore, {
-  /**
-   * Writes the groups in order, in one transaction, and answers one result a group; a later group sees the earlier ones.
-   * Offsets are the next ones after the head, taken under a lock that is held until the commit is visible. When the
-   * effect fails nothing was written, except that after `StoreUnavailable` the outcome may be unknown.
-   */
-  readonly append: (groups: NonEmptyReadonlyArray<AppendGroup>) => Effect.Effect<ReadonlyArray<GroupResult>, StoreError>
+  readonly append: Append
   readonly page: (request: PageRequest) => Effect.Effect<Page, StoreError>
   readonly get: (id: string) => Effect.Effect<Option.Option<StoredRow>, StoreError>
   /** Distinct run ids by their first offset. */

@@ -20,10 +20,10 @@ import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { type StoreError, StoreFailure, StoreUnavailable } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
-import type { AppendGroup, GroupResult } from "../LedgerStore.js"
+import type { Append, AppendGroup, GroupResult } from "../LedgerStore.js"
 
 export interface Options {
-  readonly write: (groups: NonEmptyReadonlyArray<AppendGroup>) => Effect.Effect<ReadonlyArray<GroupResult>, StoreError>
+  readonly write: Append
   /** A write takes callers until it has this many events, or this many UTF-16 units of payload. */
   readonly maxEvents: number
   readonly maxLength: number
@@ -93,9 +93,20 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return batch
   }
 
+  const writeNow = (groups: NonEmptyReadonlyArray<AppendGroup>): Written | undefined => {
+    try {
+      return options.write.now?.(groups)
+    } catch (error) {
+      return Exit.die(error)
+    }
+  }
+
   const begin = (entries: Entries, done: (exit: Written) => void): void => {
+    const groups = mapNonEmpty(entries, (entry) => entry.group)
+    const written = entries.some((entry) => entry.link !== undefined) ? undefined : writeNow(groups)
+    if (written !== undefined) return done(written)
     // suspended: a store that throws instead of answering must not stop the queue
-    const write = Effect.suspend(() => options.write(mapNonEmpty(entries, (entry) => entry.group)))
+    const write = Effect.suspend(() => options.write(groups))
     const links = entries.flatMap((entry) =>
       entry.link === undefined ? [] : [{ _tag: "SpanLink", span: entry.link, attributes: {} } as const]
     )

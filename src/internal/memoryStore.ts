@@ -100,7 +100,13 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
   }
 
   const store: Context.Tag.Service<LedgerStore> = {
-    append: (groups) => change(() => groups.map(append)),
+    append: Object.assign(
+      (groups: ReadonlyArray<AppendGroup>) => change(() => groups.map(append)),
+      {
+        now: (groups: ReadonlyArray<AppendGroup>) =>
+          committed === undefined ? Exit.succeed(groups.map(append)) : undefined
+      }
+    ),
     page: ({ after, backward, filters, limit, through }) =>
       view(({ incarnation, length, rows, runs }) => {
         const page: Array<StoredRow> = []

@@ -108,6 +108,10 @@ export const openDatabase = (file: string) =>
 class Door {
   private waiting: Array<() => void> | undefined
 
+  get isOpen(): boolean {
+    return this.waiting === undefined
+  }
+
   /** What does not pause: at once where the door is open, in the calling fiber's own step. */
   open<A, E>(work: () => A, toError: (error: unknown) => E): Effect.Effect<A, E> {
     if (this.waiting !== undefined) return Effect.flatMap(this.wait, () => this.open(work, toError))
@@ -205,7 +209,10 @@ let turned = performance.now()
  * ask it would hold up its own sockets: now and then a statement waits for a turn of the event loop first.
  */
 export const breathing = <A, E>(work: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  turning === undefined && performance.now() - turned < breatheMillis ? work() : Effect.flatMap(turn, work)
+  isBreathless() ? Effect.flatMap(turn, work) : work()
+
+/** Whether it is time for a turn of the event loop. */
+export const isBreathless = (): boolean => turning !== undefined || performance.now() - turned >= breatheMillis
 
 const breatheMillis = 20
 

@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -46,6 +47,7 @@ import {
   drive,
   driverBusyTimeout,
   finish,
+  isBreathless,
   openDatabase
 } from "./sqliteDatabase.js"
 import { offThread } from "./sqliteThread.js"
@@ -177,20 +179,34 @@ const open = Effect.fnUntraced(function*(
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
 
   const recent: Recent = { duplicates: false }
+  const alone = (db: Database, groups: NonEmptyReadonlyArray<AppendGroup>): ReadonlyArray<GroupResult> | undefined => {
+    const row = onlyRow(groups)
+    const outcome = row && db.briefly(() => appendOne(db, sql, row, recent))
+    return outcome && [{ _tag: "Written", outcomes: [outcome] }]
+  }
+  const together = (db: Database, joined: boolean, groups: NonEmptyReadonlyArray<AppendGroup>) =>
+    transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups, recent))
+
+  const append = (groups: NonEmptyReadonlyArray<AppendGroup>) =>
+    Effect.zipLeft(
+      exclusively("append", function*(db, joined) {
+        return (joined ? undefined : alone(db, groups)) ?? (yield* together(db, joined, groups))
+      }, breathes(groups)),
+      stillThere
+    )
+  const appendNow = (groups: NonEmptyReadonlyArray<AppendGroup>) => {
+    if (ours?.door.isOpen !== true || isFree?.() !== true || breathes(groups) || isBreathless()) return undefined
+    try {
+      const results = alone(ours.db, groups) ?? finish(together(ours.db, false, groups))
+      return options.isLost() ? Exit.fail(lost()) : Exit.succeed(results)
+    } catch (cause) {
+      const error = toStoreError("append", cause, false)
+      return isBusy(error) ? undefined : Exit.fail(error)
+    }
+  }
 
   const store: Context.Tag.Service<LedgerStore> = {
-    append: (groups) =>
-      Effect.zipLeft(
-        exclusively("append", function*(db, joined): Generator<void, ReadonlyArray<GroupResult>> {
-          const row = joined ? undefined : onlyRow(groups)
-          const outcome = row &&
-            db.briefly(() => appendOne(db, sql, row, recent))
-          return outcome === undefined
-            ? yield* transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups, recent))
-            : [{ _tag: "Written", outcomes: [outcome] }]
-        }, groups.some(({ rows }) => rows.length >= breatheRows)),
-        stillThere
-      ),
+    append: Object.assign(append, { now: appendNow }),
     page: (request) =>
       read("read", (db) => {
         const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
@@ -597,6 +613,8 @@ const statementRows = (left: number): number => left >= 64 ? 64 : left >= 8 ? 8 
 
 /** A large batch lets the program breathe every so many rows. */
 const breatheRows = 512
+
+const breathes = (groups: ReadonlyArray<AppendGroup>): boolean => groups.some(({ rows }) => rows.length >= breatheRows)
 
 /** Who repeats one event repeats others: after a duplicate it is worth looking before the insert. */
 interface Recent {
