@@ -177,17 +177,18 @@ export interface Location {
  * Offsets are the next ones after the head, taken under a lock that is held until the commit is visible. When the effect
  * fails nothing was written, except that after `StoreUnavailable` the outcome may be unknown.
  *
- * `now` does the same outside of every transaction and at once: a store that answers on this thread spares its caller a
- * fiber. `undefined` where something would have to wait: then nothing was written, and the effect is run.
+ * `direct` does the same outside of every transaction, without a fiber: it calls `done` once, at once or later. Told
+ * `undefined`, its caller runs the effect instead, as something has to wait or to be tried again.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Append {
   (groups: NonEmptyReadonlyArray<AppendGroup>): Effect.Effect<ReadonlyArray<GroupResult>, StoreError>
-  readonly now?: (
-    groups: NonEmptyReadonlyArray<AppendGroup>
-  ) => Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined
+  readonly direct?: (
+    groups: NonEmptyReadonlyArray<AppendGroup>,
+    done: (exit: Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined) => void
+  ) => void
 }
 
 /**

@@ -141,6 +141,119 @@ describe("many callers, one write", () => {
     }))
 })
 
+describe("a store that can be asked directly", () => {
+  type Done = Parameters<NonNullable<GroupCommit.Options["write"]["direct"]>>[1]
+
+  const asked = Effect.fnUntraced(function*(direct: (names: ReadonlyArray<string>, done: Done) => void) {
+    const run: Array<ReadonlyArray<string>> = []
+    const commit = yield* make(Object.assign(
+      (groups: ReadonlyArray<AppendGroup>) =>
+        Effect.sync(() => {
+          run.push(groups.flatMap(namesOf))
+          return groups.map(writtenGroup)
+        }),
+      { direct: (groups: ReadonlyArray<AppendGroup>, done: Done) => direct(groups.flatMap(namesOf), done) }
+    ))
+    return { commit, run }
+  })
+  const answerOf = (names: ReadonlyArray<string>) => Exit.succeed(names.map((name) => writtenGroup(group(name))))
+
+  it.scoped("is, at once, and answers once", () =>
+    Effect.gen(function*() {
+      const { commit, run } = yield* asked((names, done) => {
+        done(answerOf(names))
+        done(Exit.die("a second answer"))
+      })
+      expect(yield* commit.submit(group("now"))).toStrictEqual(written("now"))
+      expect(run).toStrictEqual([])
+    }))
+
+  it.scoped("answers many callers later", () =>
+    Effect.gen(function*() {
+      const later: Array<() => void> = []
+      const { commit, run } = yield* asked((names, done) => void later.push(() => done(answerOf(names))))
+      const callers = yield* Effect.forEach(["a", "b"], (id) => start(commit.submit(group(id))))
+      expect(later.length).toBe(1)
+      later[0]!()
+      yield* settleDown
+      later[1]!()
+      expect(yield* Effect.forEach(callers, (fiber) => Fiber.join(fiber))).toStrictEqual([written("a"), written("b")])
+      expect(run).toStrictEqual([])
+    }))
+
+  it.scoped("is run as an effect where it says so, and where a caller is traced", () =>
+    Effect.gen(function*() {
+      const { commit, run } = yield* asked((_, done) => done(undefined))
+      expect(yield* commit.submit(group("a"))).toStrictEqual(written("a"))
+      expect(run).toStrictEqual([["a"]])
+      const traced = yield* asked((names, done) => done(answerOf(names)))
+      yield* commit.submit(group("b")).pipe(Effect.withSpan("caller"))
+      yield* traced.commit.submit(group("c")).pipe(Effect.withSpan("caller"))
+      expect(traced.run).toStrictEqual([["c"]])
+    }))
+
+  it.scoped("fails one caller where it throws, and goes on", () =>
+    Effect.gen(function*() {
+      const { commit } = yield* asked((names, done) => {
+        if (names.includes("poison")) throw new Error("poison")
+        done(answerOf(names))
+      })
+      const exits = yield* Effect.forEach(["a", "poison", "b"], (id) => Effect.exit(commit.submit(group(id))), {
+        concurrency: "unbounded"
+      })
+      expect(exits.map(Exit.isSuccess)).toStrictEqual([true, false, true])
+      expect(Exit.match(exits[1]!, { onSuccess: Option.some, onFailure: Cause.failureOption })).toMatchObject(
+        Option.some({ _tag: "StoreFailure", method: "append" })
+      )
+    }))
+
+  it.scoped("writes nothing any more when its time is over", () =>
+    Effect.gen(function*() {
+      const later: Array<() => void> = []
+      const { commit, run } = yield* asked((names, done) =>
+        names.includes("a") ? void later.push(() => done(undefined)) : done(answerOf(names))
+      )
+      const caller = yield* start(Effect.flip(commit.submit(group("a"))))
+      yield* TestClock.adjust("1 minute")
+      expect(yield* Fiber.join(caller)).toMatchObject({ _tag: "StoreUnavailable" })
+      later[0]!()
+      expect(yield* commit.submit(group("b"))).toStrictEqual(written("b"))
+      expect(run).toStrictEqual([])
+    }))
+
+  const lanes = (millis: number, busy: number) =>
+    Effect.gen(function*() {
+      const sizes: Array<number> = []
+      const order: Array<string> = []
+      const { commit } = yield* asked((names, done) => {
+        sizes.push(names.length)
+        order.push(...names)
+        setTimeout(() => done(answerOf(names)), millis)
+      })
+      yield* Effect.forEach(ids(32), (lane) =>
+        Effect.forEach(ids(12), (turn) =>
+          Effect.suspend(() => {
+            for (const until = performance.now() + busy; performance.now() < until;);
+            return commit.submit(group(`${turn}.${lane}`))
+          })), { concurrency: "unbounded", discard: true })
+      expect(order).toHaveLength(12 * 32)
+      for (const lane of ids(32)) {
+        const own = order.filter((name) => name.endsWith(`.${lane}`))
+        expect(own).toStrictEqual(ids(12).map((turn) => `${turn}.${lane}`))
+      }
+      return sizes.slice(0, -2)
+    })
+
+  it.scopedLive("writes half of many callers at a time where they take longer than a write", () =>
+    Effect.map(lanes(2, 0.3), (sizes) => {
+      expect(sizes.slice(0, 2)).toStrictEqual([32, 16])
+      expect(sizes.slice(2).every((size) => size <= 20)).toBe(true)
+    }))
+
+  it.scopedLive("writes all of them together where a write takes longer than they do", () =>
+    Effect.map(lanes(60, 0.01), (sizes) => expect(sizes.every((size) => size === 32)).toBe(true)))
+})
+
 describe("back-pressure", () => {
   it.scoped("has room until capacity events wait; then callers are held back until the next write takes some", () =>
     Effect.gen(function*() {

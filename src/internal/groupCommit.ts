@@ -64,11 +64,19 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   /** Who was written alone by the last write, and how many writes it has begun in its own step since the last turn. */
   let lone: FiberId.Runtime | undefined
   let steps = 0
+  /**
+   * Of a store that answers later, in milliseconds: its shortest write, when it last answered, and what each of many
+   * callers took from an answer to its next call. Where all of that takes longer than a write does at least, half of the
+   * callers are written at a time, so that the others go on meanwhile.
+   */
+  let shortest = Number.POSITIVE_INFINITY
+  let answeredAt = 0
+  let perCaller = 0
   let whenIdle: (() => void) | undefined
   let underWay: { readonly since: bigint; readonly abandon: () => void } | undefined
   let watchdog: Fiber.RuntimeFiber<void> | undefined
 
-  const take = (): ReadonlyArray<Entry> => {
+  const take = (most = queue.length): ReadonlyArray<Entry> => {
     const batch: Array<Entry> = []
     let events = 0
     let length = 0
@@ -77,7 +85,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       if (entry.state === "queued") {
         events += entry.group.rows.length
         length += payloadLength(entry.group)
-        if (batch.length > 0 && (events > options.maxEvents || length > options.maxLength)) break
+        if (batch.length === most || (batch.length > 0 && (events > options.maxEvents || length > options.maxLength))) {
+          break
+        }
         entry.state = "writing"
         queuedEvents -= entry.group.rows.length
         batch.push(entry)
@@ -93,43 +103,48 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return batch
   }
 
-  const writeNow = (groups: NonEmptyReadonlyArray<AppendGroup>): Written | undefined => {
-    try {
-      return options.write.now?.(groups)
-    } catch (error) {
-      return Exit.die(error)
-    }
-  }
-
   const begin = (entries: Entries, done: (exit: Written) => void): void => {
     const groups = mapNonEmpty(entries, (entry) => entry.group)
-    const written = entries.some((entry) => entry.link !== undefined) ? undefined : writeNow(groups)
-    if (written !== undefined) return done(written)
-    // suspended: a store that throws instead of answering must not stop the queue
-    const write = Effect.suspend(() => options.write(groups))
     const links = entries.flatMap((entry) =>
       entry.link === undefined ? [] : [{ _tag: "SpanLink", span: entry.link, attributes: {} } as const]
     )
-    const fiber = run(Effect.uninterruptible(
-      // a span costs as much as an append does in memory: where no caller is traced there is none
-      links.length === 0 ? write : Effect.withSpan(write, "Ledger.commit", {
-        root: true,
-        captureStackTrace: false,
-        attributes: { "ledger.callers": entries.length },
-        links
-      })
-    ))
-    const finished = fiber.unsafePoll()
-    if (finished !== null) return done(finished)
     const first = (exit: Written): void => {
       if (underWay !== own) return
       underWay = undefined
       done(exit)
     }
-    const own = { since: clock.unsafeCurrentTimeNanos(), abandon: () => first(Exit.fail(unknownOutcome())) }
+    const own = { since: 0n, abandon: () => first(Exit.fail(unknownOutcome())) }
     underWay = own
+    const fork = (): void => {
+      // suspended: a store that throws instead of answering must not stop the queue
+      const write = Effect.suspend(() => options.write(groups))
+      const fiber = run(Effect.uninterruptible(
+        // a span costs as much as an append does in memory: where no caller is traced there is none
+        links.length === 0 ? write : Effect.withSpan(write, "Ledger.commit", {
+          root: true,
+          captureStackTrace: false,
+          attributes: { "ledger.callers": entries.length },
+          links
+        })
+      ))
+      const finished = fiber.unsafePoll()
+      if (finished === null) fiber.addObserver(first)
+      else first(finished)
+    }
+    if (options.write.direct === undefined || links.length > 0) fork()
+    else {
+      try {
+        options.write.direct(groups, (exit) => {
+          if (exit !== undefined) first(exit)
+          else if (underWay === own) fork()
+        })
+      } catch (error) {
+        first(Exit.die(error))
+      }
+    }
+    if (underWay !== own) return
+    own.since = clock.unsafeCurrentTimeNanos()
     if (watchdog === undefined) watch(patience)
-    fiber.addObserver(first)
   }
 
   /**
@@ -152,8 +167,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       LedgerMetrics.commits.unsafeUpdate(1, [])
       const typed = Exit.mapErrorCause(exit, defectAsFailure)
       if (entries.length > 1 && Exit.isFailure(typed) && isOwnFault(typed.cause)) return commitAlone(entries, 0, done)
-      entries.forEach((entry, index) => settle(entry, Exit.map(typed, (results) => results[index] as GroupResult)))
+      // first, so that the next write is under way while these callers go on
       done()
+      entries.forEach((entry, index) => settle(entry, Exit.map(typed, (results) => results[index] as GroupResult)))
     })
 
   const commitAlone = (entries: Entries, index: number, done: () => void): void => {
@@ -165,19 +181,32 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
 
   const start = (entries: Entries): void => {
     writing = true
+    let begun: number | undefined
     commit(entries, () => {
       writing = false
-      idle()
+      if (begun === undefined) return idle()
+      answeredAt = performance.now()
+      shortest = Math.min(shortest, answeredAt - begun)
+      if (queue.length > 0) next(take())
+      else idle()
     })
+    if (writing) begun = performance.now()
+  }
+
+  const next = (entries: ReadonlyArray<Entry>): void => {
+    if (!isNonEmpty(entries)) return idle()
+    lone = entries.length === 1 ? entries[0].caller : undefined
+    start(entries)
   }
 
   const work = (): void => {
     scheduled = false
     steps = 0
-    const entries = take()
-    if (!isNonEmpty(entries)) return idle()
-    lone = entries.length === 1 ? entries[0].caller : undefined
-    start(entries)
+    const callers = queue.length
+    if (callers >= 2 * leastHalf && shortest < Number.POSITIVE_INFINITY) {
+      perCaller = (performance.now() - answeredAt) / callers
+    }
+    next(take(callers * perCaller > shortest ? Math.ceil(callers / 2) : callers))
   }
 
   // one turn of the scheduler later, so that every fiber that is ready now is written together
@@ -257,6 +286,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       )
   }
 })
+
+/** Fewer callers are not worth a write of their own. */
+const leastHalf = 8
 
 /** After so many writes in its own step a lone caller takes a turn of the scheduler: others may be ready by then. */
 const maxSteps = 16

@@ -103,8 +103,10 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
     append: Object.assign(
       (groups: ReadonlyArray<AppendGroup>) => change(() => groups.map(append)),
       {
-        now: (groups: ReadonlyArray<AppendGroup>) =>
-          committed === undefined ? Exit.succeed(groups.map(append)) : undefined
+        direct: (
+          groups: ReadonlyArray<AppendGroup>,
+          done: (exit: Exit.Exit<ReadonlyArray<GroupResult>> | undefined) => void
+        ) => done(committed === undefined ? Exit.succeed(groups.map(append)) : undefined)
       }
     ),
     page: ({ after, backward, filters, limit, through }) =>

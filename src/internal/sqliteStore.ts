@@ -25,6 +25,7 @@ import {
 } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import {
+  type Append,
   type AppendGroup,
   type GroupResult,
   type Head,
@@ -194,7 +195,10 @@ const open = Effect.fnUntraced(function*(
       }, breathes(groups)),
       stillThere
     )
-  const appendNow = (groups: NonEmptyReadonlyArray<AppendGroup>) => {
+  /** Where nobody is in the way. */
+  const atOnce = (
+    groups: NonEmptyReadonlyArray<AppendGroup>
+  ): Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined => {
     if (ours?.door.isOpen !== true || isFree?.() !== true || breathes(groups) || isBreathless()) return undefined
     try {
       const results = alone(ours.db, groups) ?? finish(together(ours.db, false, groups))
@@ -206,7 +210,7 @@ const open = Effect.fnUntraced(function*(
   }
 
   const store: Context.Tag.Service<LedgerStore> = {
-    append: Object.assign(append, { now: appendNow }),
+    append: Object.assign(append, { direct: (groups, done) => done(atOnce(groups)) } satisfies Pick<Append, "direct">),
     page: (request) =>
       read("read", (db) => {
         const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
