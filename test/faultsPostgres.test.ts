@@ -165,7 +165,7 @@ describe("a ledger that cannot be opened", () => {
         "UPDATE ledger_meta SET version = 99",
         "IncompatibleStore",
         /version 99.*use a release/,
-        "UPDATE ledger_meta SET version = 2"
+        "UPDATE ledger_meta SET version = 3"
       )
       yield* damage(
         "CREATE TABLE kept AS SELECT * FROM ledger_meta; DELETE FROM ledger_meta",
@@ -193,9 +193,9 @@ describe("an open ledger whose place fails works again when the place does", () 
       yield* here("ALTER TABLE ledger_events RENAME TO gone")
       yield* fails(append, "StoreFailure", missing)
       yield* fails(ledger.events, "StoreFailure", missing)
-      yield* here("ALTER TABLE gone RENAME TO ledger_events; ALTER FUNCTION ledger_append_v2 RENAME TO gone")
+      yield* here("ALTER TABLE gone RENAME TO ledger_events; ALTER FUNCTION ledger_append_v3_one RENAME TO gone")
       yield* fails(append, "StoreFailure", missing)
-      yield* here("ALTER FUNCTION gone RENAME TO ledger_append_v2")
+      yield* here("ALTER FUNCTION gone RENAME TO ledger_append_v3_one")
       yield* here("CREATE TABLE kept AS SELECT * FROM ledger_meta; DELETE FROM ledger_meta")
       // not that it is empty
       yield* fails(ledger.latestOffset, "StoreFailure", /set-up record is missing; restore/)
@@ -262,7 +262,7 @@ describe("an open ledger whose place fails works again when the place does", () 
       const { append, ledger } = yield* opened({ schema }, url)
       yield* fails(append, "StoreFailure", denied, 5, password)
       assert.strictEqual((yield* ledger.events).length, 1)
-      yield* run(`GRANT EXECUTE ON FUNCTION ${schema}.ledger_append_v2 TO ${role}`)
+      yield* run(`GRANT EXECUTE ON FUNCTION ${schema}.ledger_append_v3_one TO ${role}`)
       yield* append
       assert.strictEqual(yield* ledger.latestOffset, 2)
     }))
@@ -283,7 +283,7 @@ describe("an open ledger whose place fails works again when the place does", () 
   it.scopedLive("a server that has no connection left", () =>
     Effect.gen(function*() {
       const schema = newSchema()
-      const { append, ledger, sql } = yield* opened({ schema })
+      const { append, ledger, sql } = yield* opened({ schema, maxConnections: 3 })
       yield* append
       const taken: Array<Client> = []
       yield* Effect.promise(async () => {
@@ -300,15 +300,10 @@ describe("an open ledger whose place fails works again when the place does", () 
       })
       const full = /too many clients.*use smaller pools/
       yield* fails(opened({ schema }), "StoreUnavailable", full, 5, secret())
-      // the ledger has the connection that it had; another one it cannot get
+      // the ledger has the two that it had, an append's and its notification's; another one it cannot get
+      const outside = Effect.mapInputContext((_: Context.Context<never>) => Context.empty())
       yield* sql.withTransaction(
-        fails(
-          Effect.mapInputContext(ledger.latestOffset, (_: Context.Context<never>) => Context.empty()),
-          "StoreUnavailable",
-          full,
-          5,
-          secret()
-        )
+        outside(sql.withTransaction(fails(outside(ledger.latestOffset), "StoreUnavailable", full, 5, secret())))
       )
       yield* Effect.promise(() => Promise.all(taken.map((client) => client.end())))
       yield* until(

@@ -423,15 +423,25 @@ describe("Postgres appends", () => {
     () =>
       Effect.gen(function*() {
         const schema = newSchema()
-        const blocks = (client: Client) =>
-          client.query(
-            `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT ${schema}.ledger_append_v2($1,'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}',` +
-              `'{NULL}','{NULL}','{NULL}',$2,NULL,'',1000,NULL)`,
-            [`{${randomBytes(8).toString("hex")}}`, `{"\\\\x${"00".repeat(32)}"}`]
-          ).then(({ rows }) =>
-            Number(rows[0]["QUERY PLAN"][0].Plan["Shared Hit Blocks"]) +
-            Number(rows[0]["QUERY PLAN"][0].Plan["Shared Read Blocks"])
-          )
+        const calls = [
+          ...[true, false].map((lookFirst) =>
+            `v3(('{' || $1 || '}')::text[],'{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',` +
+            `'{"\\\\x${"00".repeat(32)}"}',NULL,'',1000,NULL,${lookFirst})`
+          ),
+          `v3_one($1,'r',1,'a.b','x','{}',0,1,NULL,NULL,NULL,'\\x${"00".repeat(32)}','',1000,NULL)`
+        ]
+        const blocks = async (client: Client) => {
+          let touched = 0
+          for (const call of calls) {
+            const { rows } = await client.query(
+              `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT ${schema}.ledger_append_${call}`,
+              [randomBytes(8).toString("hex")]
+            )
+            const { Plan } = rows[0]["QUERY PLAN"][0]
+            touched += Number(Plan["Shared Hit Blocks"]) + Number(Plan["Shared Read Blocks"])
+          }
+          return touched
+        }
         yield* Effect.provide(Effect.flatMap(event(), Ledger.append), open({ schema }))
         const [early, late] = yield* raw(async (client) => {
           await client.query(`ALTER TABLE ${schema}.ledger_events SET (autovacuum_enabled = off)`)
@@ -443,9 +453,9 @@ describe("Postgres appends", () => {
           const before = await single()
           for (let batch = 0; batch < 75; batch++) {
             await client.query(
-              `SELECT ${schema}.ledger_append_v2(array_agg(md5(n::text)), array_agg('r' || n % 100), array_agg(1), array_agg('a.b'::text),
+              `SELECT ${schema}.ledger_append_v3(array_agg(md5(n::text)), array_agg('r' || n % 100), array_agg(1), array_agg('a.b'::text),
               array_agg('x'::text), array_agg('{}'::text), array_agg(0::int8), array_agg(1), array_agg(NULL::text), array_agg(NULL::text),
-              array_agg(NULL::text), array_agg(decode(repeat('00', 32), 'hex')), NULL, '', 1000, NULL)
+              array_agg(NULL::text), array_agg(decode(repeat('00', 32), 'hex')), NULL, '', 1000, NULL, false)
             FROM generate_series($1::int, $2::int) AS n`,
               [batch * 2000, batch * 2000 + 1999]
             )
@@ -710,7 +720,8 @@ describe("roles", () => {
           `ALTER TABLE ${table} DISABLE TRIGGER ALL`,
           `ALTER TABLE ${table} DROP COLUMN digest`,
           `DROP TRIGGER ${prefix}append_only ON ${table}`,
-          `DROP FUNCTION ${of("append_v2")}`,
+          `DROP FUNCTION ${of("append_v3")}`,
+          `DROP FUNCTION ${of("append_v3_one")}`,
           `CREATE OR REPLACE FUNCTION ${of("refuse")}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`,
           `UPDATE ${of("meta")} SET incarnation = 'forged'`,
           `DELETE FROM ${of("meta")}`,
@@ -720,8 +731,11 @@ describe("roles", () => {
           ...(owner === undefined ? [] : [`SET ROLE ${quoted(owner)}`])
         ]
         const readersForgeries = [
-          `SELECT ${of("append_v2")}('{x}','{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',` +
-          `'{"\\\\x${"00".repeat(32)}"}',NULL,'',1000,NULL)`,
+          `SELECT ${of("append_v3")}('{x}','{r}','{1}','{a.b}','{x}','{"{}"}','{0}','{1}','{NULL}','{NULL}','{NULL}',` +
+          `'{"\\\\x${"00".repeat(32)}"}',NULL,'',1000,NULL,true)`,
+          `SELECT ${of("append_v3_one")}('x','r',1,'a.b','x','{}',0,1,NULL,NULL,NULL,'\\x${
+            "00".repeat(32)
+          }','',1000,NULL)`,
           `UPDATE ${of("consumers")} SET "offset" = 0`,
           `DELETE FROM ${of("projections")}`
         ]

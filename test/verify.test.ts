@@ -244,11 +244,13 @@ describe("a ledger in Postgres", () => {
            $$ BEGIN RETURN NULL; END $$`,
           /function "ledger_refuse" is missing, or was changed/
         ],
-        [
-          `DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc
-           WHERE proname = 'ledger_append_v2' AND pronamespace = '${schema}'::regnamespace); END $$`,
-          /function "ledger_append_v2" is missing/
-        ],
+        ...["ledger_append_v3", "ledger_append_v3_one"].map((name) =>
+          [
+            `DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc
+             WHERE proname = '${name}' AND pronamespace = '${schema}'::regnamespace); END $$`,
+            new RegExp(`function "${name}" is missing`)
+          ] as const
+        ),
         [`ALTER TABLE ${table} DISABLE TRIGGER ledger_span`, /trigger that keeps the times of spans is missing/],
         [
           `INSERT INTO ${schema}.ledger_spans VALUES (4096, 0, 0)`,
@@ -306,8 +308,8 @@ describe("a ledger in Postgres", () => {
             `DO $$ BEGIN EXECUTE (SELECT 'ALTER FUNCTION ' || oid::regprocedure || ' ${
               change.replaceAll("'", "''")
             }' FROM pg_proc
-             WHERE proname = 'ledger_append_v2' AND pronamespace = '${schema}'::regnamespace); END $$`,
-            /function "ledger_append_v2" is missing, or was changed/
+             WHERE proname = 'ledger_append_v3' AND pronamespace = '${schema}'::regnamespace); END $$`,
+            /function "ledger_append_v3" is missing, or was changed/
           ] as const
         ),
         [

@@ -7,6 +7,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -15,9 +16,9 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { createHash, randomUUID } from "node:crypto"
-import type { Pool, QueryArrayConfig } from "pg"
+import type { Pool } from "pg"
 import { ConsumerStore } from "../ConsumerStore.js"
-import { IncompatibleStore, type SetupError, type StoreError, StoreFailure, StoreUnavailable } from "../LedgerError.js"
+import { IncompatibleStore, type SetupError, type StoreError, StoreFailure } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
 import {
   type AppendGroup,
@@ -29,6 +30,8 @@ import {
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
 import { inspect, ownTable } from "./pgInspect.js"
+import { askOn, unanswered } from "./pgPool.js"
+import { pushColumns } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
 import {
@@ -110,9 +113,13 @@ export const make = Effect.fnUntraced(function*(
   const reserved: Execute = (text, params) =>
     connections.reserved((connection) => connection.executeValues(text, params))
   /** Outside a transaction. */
-  const execute = options.pool === undefined
+  const pool = options.pool && (yield* askOn(options.pool, patience, options.prepared))
+  const execute: Execute = pool === undefined
     ? reserved
-    : executeOn(options.pool, patience, options.prepared)
+    : (text, params) =>
+      Effect.async((resume) =>
+        pool.ask(text, params, (error, rows) => resume(error === undefined ? Effect.succeed(rows) : Effect.fail(error)))
+      )
 
   const read = <A>(
     method: string,
@@ -156,6 +163,7 @@ export const make = Effect.fnUntraced(function*(
 
   const channel = `effect_ledger_${createHash("md5").update(names.events).digest("hex")}`
   let notifier: Fiber.RuntimeFiber<void> | undefined
+  let notifying = false
   let again = false
   let notified = 0
   // the first goes at once; the next waits, and speaks for all that come before it is sent
@@ -168,17 +176,17 @@ export const make = Effect.fnUntraced(function*(
     Effect.ignore,
     Effect.zipRight(Effect.suspend(() => {
       if (again) return notifyNext
-      notifier = undefined
+      notifying = false
       return Effect.void
     }))
   )
   // after the commit and beside the next one: a server commits transactions that notify one at a time
-  const notify: Effect.Effect<void> = Effect.suspend(() => {
+  const notify = (): void => {
     again = true
-    return notifier !== undefined ? Effect.void : Effect.map(Effect.forkDaemon(notifyNext), (fiber) => {
-      notifier = fiber
-    })
-  })
+    if (notifying) return
+    notifying = true
+    notifier = Effect.runFork(notifyNext)
+  }
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => notifier === undefined ? Effect.void : Fiber.await(notifier)).pipe(
       Effect.interruptible,
@@ -186,6 +194,15 @@ export const make = Effect.fnUntraced(function*(
     )
   )
 
+  // who repeats one event repeats others
+  let lookFirst = false
+  const hear = (rows: ReadonlyArray<StoredRow>): Answer => {
+    const answer = JSON.parse(String(rows[0]![0])) as Answer
+    lookFirst = answer.known !== undefined
+    return answer
+  }
+  /** The first of the attempts was made without a fiber. */
+  let failedDirectly = false
   const append = (
     groups: NonEmptyReadonlyArray<AppendGroup>
   ): Effect.Effect<ReadonlyArray<GroupResult>, StoreError> => {
@@ -193,7 +210,11 @@ export const make = Effect.fnUntraced(function*(
     const full = options.durability === "full"
     const callAll = (execute: Execute, commits: string, channel: string | null) =>
       Effect.map(
-        Effect.forEach(calls, (call) => callAppend(execute, sql, call, commits, channel)),
+        Effect.forEach(calls, (call) =>
+          Effect.suspend(() => {
+            const { params, text } = appendStatement(sql, call, commits, channel, lookFirst)
+            return Effect.map(execute(text, params), hear)
+          })),
         (answers) => resultsOf(groups, calls.flatMap((call, index) => outcomesOf(call, answers[index]!)))
       )
     return Effect.flatMap(connections.joined, (joined) => {
@@ -202,7 +223,9 @@ export const make = Effect.fnUntraced(function*(
         return inSavepoint(joined, "append", Effect.zipLeft(call, limitIdle(joined)))
       }
       const write = (execute: Execute) => callAll(execute, full ? "on" : "off", null)
-      return retryTransient(
+      const retry = failedDirectly ? repeatTransient : retryTransient
+      failedDirectly = false
+      return retry(
         calls.length === 1 && !isolated
           ? Effect.uninterruptible(write(execute))
           : connections.reserved((connection) =>
@@ -210,8 +233,31 @@ export const make = Effect.fnUntraced(function*(
           )
       ).pipe(
         Effect.mapError((error) => toStoreError("append", error, false)),
-        Effect.tap((results) => results.some(hasAppended) ? notify : Effect.void)
+        Effect.tap((results) => results.some(hasAppended) ? Effect.sync(notify) : Effect.void)
       )
+    })
+  }
+  /** Over a pool of ours, where one statement is enough and goes well. */
+  const direct = (
+    groups: NonEmptyReadonlyArray<AppendGroup>,
+    done: (exit: Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined) => void
+  ): void => {
+    const [call, next] = callsOf(groups, maxCallRows, maxCallLength)
+    if (pool === undefined || isolated || call === undefined || next !== undefined) return done(undefined)
+    const { params, text } = appendStatement(sql, call, options.durability === "full" ? "on" : "off", null, lookFirst)
+    pool.askAgain(text, params, (error, rows) => {
+      try {
+        if (error === undefined) {
+          const results = resultsOf(groups, outcomesOf(call, hear(rows)))
+          done(Exit.succeed(results))
+          if (results.some(hasAppended)) notify()
+        } else if (isTransient(error)) {
+          failedDirectly = true
+          done(undefined)
+        } else done(Exit.fail(toStoreError("append", error, false)))
+      } catch (cause) {
+        done(Exit.fail(toStoreError("append", cause, false)))
+      }
     })
   }
 
@@ -229,7 +275,7 @@ export const make = Effect.fnUntraced(function*(
         ))
 
   const store: Context.Tag.Service<LedgerStore> = {
-    append,
+    append: Object.assign(append, { direct }),
     page: (request) => {
       const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
       const ask = ({ params, text }: Statement) => read("read", text, params, toPage)
@@ -322,48 +368,6 @@ const step = (text: string) => (connection: Connection): Effect.Effect<void, Sto
   Effect.mapError(run(connection, text), transactionError)
 const on = (connection: Connection): Execute => (text, params) => connection.executeValues(text, params)
 
-const executeOn = (pool: Pool, millis: number, prepared: boolean): Execute => {
-  const named = new Map<string, string>()
-  const nameOf = (text: string): string | undefined => {
-    const known = named.get(text)
-    if (known !== undefined || !prepared || named.size >= maxNamed) return known
-    const name = `effect_ledger_${named.size}`
-    named.set(text, name)
-    return name
-  }
-  return (text, params) =>
-    Effect.async((resume) => {
-      const query: QueryArrayConfig & { readonly query_timeout: number } = {
-        text,
-        values: params as Array<unknown>,
-        rowMode: "array",
-        query_timeout: millis
-      }
-      const name = nameOf(text)
-      if (name !== undefined) query.name = name
-      pool.connect((error, client, release) => {
-        if (client === undefined) return resume(Effect.fail(error))
-        // the query is told as well
-        client.on("error", ignore)
-        client.query<Array<unknown>>(query, (error: Error | null, result) => {
-          client.off("error", ignore)
-          // what the server refuses leaves the connection as it was; anything else ends it
-          release(error !== null && !("severity" in error && error.severity === "ERROR"))
-          resume(
-            error === null
-              ? Effect.succeed(result.rows)
-              : Effect.fail(error.message === "Query read timeout" ? unanswered(millis) : error)
-          )
-        })
-      })
-    })
-}
-
-const ignore = (): void => {}
-
-/** Each connection keeps them; queries of many shapes are not worth it. */
-const maxNamed = 32
-
 /**
  * A statement that the server does not answer in time takes its connection with it: nobody knows when it would be free
  * again, and the pool has only so many.
@@ -386,11 +390,6 @@ const patient = (connection: Connection, millis: number): Connection => {
     executeValues: (text: string, params: ReadonlyArray<unknown>) => bounded(connection.executeValues(text, params))
   })
 }
-
-const unanswered = (millis: number) =>
-  new StoreUnavailable({
-    reason: `the server did not answer a statement within ${millis} ms; look whether it is stuck`
-  })
 
 /** A polite end waits for an answer. */
 const destroy = (connection: Connection): void => {
@@ -435,11 +434,13 @@ const inTransaction = <A, E>(
  */
 const retryTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
   // the schedule is made when it is needed
-  Effect.catchIf(effect, isTransient, () =>
-    Effect.retry(Effect.zipRight(Metric.increment(LedgerMetrics.retries), effect), {
-      while: isTransient,
-      schedule: transient
-    }))
+  Effect.catchIf(effect, isTransient, () => repeatTransient(effect))
+
+const repeatTransient = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
+  Effect.retry(Effect.zipRight(Metric.increment(LedgerMetrics.retries), effect), {
+    while: isTransient,
+    schedule: transient
+  })
 
 const isTransient = (error: unknown): boolean => {
   const reason = isPatienceSpent(error) ? undefined : reasonOf(error)
@@ -460,9 +461,12 @@ const headOf = (rows: ReadonlyArray<StoredRow>): Head => {
 }
 
 const statements = (names: Names, lockTimeout: number) => ({
+  appendOne: `SELECT ${migrations.appendOneFunction(names)}(${
+    Array.from({ length: 15 }, (_, n) => `$${n + 1}`).join(", ")
+  })`,
   append: `SELECT ${
     migrations.appendFunction(names)
-  }($1, $2, $3, $4, $5, pg_catalog.string_to_array($6, E'\\x1f'), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+  }($1, $2, $3, $4, $5, pg_catalog.string_to_array($6, E'\\x1f'), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
   head: `SELECT m.incarnation, e."offset", encode(e.digest, 'hex') FROM ${names.meta} AS m LEFT JOIN ` +
     `(SELECT "offset", digest FROM ${names.events} ORDER BY "offset" DESC LIMIT 1) AS e ON true`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = $1`,
@@ -511,15 +515,22 @@ interface Answer {
 const maxCallRows = 2000
 const maxCallLength = 2 ** 22
 
-const callAppend = (
-  execute: Execute,
+const appendStatement = (
   sql: Statements,
   { condition, rows }: Call,
   commits: string,
-  channel: string | null
-): Effect.Effect<Answer, unknown> =>
-  Effect.map(
-    execute(sql.append, [
+  channel: string | null,
+  lookFirst: boolean
+): Statement => {
+  const [row, next] = rows
+  if (row !== undefined && next === undefined && condition === undefined) {
+    const params = pushColumns([], row)
+    params.push(`\\x${row.digest}`, commits, sql.lockTimeout, channel)
+    return { text: sql.appendOne, params }
+  }
+  return {
+    text: sql.append,
+    params: [
       textArray(rows.map((row) => row.id)),
       textArray(rows.map((row) => row.runId)),
       numberArray(rows.map((row) => row.turn)),
@@ -535,10 +546,11 @@ const callAppend = (
       condition === undefined ? null : JSON.stringify(condition),
       commits,
       sql.lockTimeout,
-      channel
-    ]),
-    (answer) => JSON.parse(String(answer[0]![0])) as Answer
-  )
+      channel,
+      lookFirst
+    ]
+  }
+}
 
 /** Stands in no JSON text as it is, so that payloads need no quotes of their own: a tenth of what a caller costs. */
 const separator = "\u001f"

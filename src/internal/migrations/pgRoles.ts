@@ -2,7 +2,7 @@
 import * as Either from "effect/Either"
 import { InvalidQuery } from "../../LedgerError.js"
 import { badName, names as makeNames } from "../sqlStore.js"
-import { appendFunction, setUpLock } from "./postgres.js"
+import { appendFunction, appendOneFunction, setUpLock } from "./postgres.js"
 
 export interface Roles {
   readonly owner?: string | undefined
@@ -31,7 +31,7 @@ export const statements = (roles: Roles): Either.Either<ReadonlyArray<string>, I
   const { events, meta, of, spans, view } = names
   const kept = ["consumers", "members", "dead_letters", "projections"].map(of)
   const log = [events, meta, spans, view]
-  const append = appendFunction(names)
+  const appends = [appendFunction(names), appendOneFunction(names)]
   const limited = `${quoted(writer)}, ${quoted(reader)}`
   const list = (roles: ReadonlyArray<unknown>) =>
     roles.map((role) => `'${String(role).replaceAll("'", "''")}'`).join(", ")
@@ -54,16 +54,18 @@ SET LOCAL lock_timeout = '10s'`,
       ...[meta, of("lock"), events, spans, ...kept].map((table) => `ALTER TABLE ${table} OWNER TO ${quoted(owner)}`),
       `ALTER VIEW ${view} OWNER TO ${quoted(owner)}`,
       ...["refuse", "span"].map((name) => `ALTER FUNCTION ${of(name)} OWNER TO ${quoted(owner)}`),
-      `-- it runs with the rights of its owner
+      ...appends.map((append) =>
+        `-- it runs with the rights of its owner
 ALTER FUNCTION ${append} OWNER TO ${quoted(owner)}`
+      )
     ]),
     `REVOKE ALL ON ${[...log, of("lock"), ...kept].join(", ")}
 FROM PUBLIC, ${limited}`,
-    `REVOKE ALL ON FUNCTION ${append} FROM PUBLIC, ${limited}`,
+    `REVOKE ALL ON FUNCTION ${appends.join(", ")} FROM PUBLIC, ${limited}`,
     `GRANT USAGE ON SCHEMA "${schema}" TO ${limited}`,
     `GRANT SELECT ON ${[...log, ...kept].join(", ")}
 TO ${limited}`,
-    `GRANT EXECUTE ON FUNCTION ${append} TO ${quoted(writer)}`,
+    `GRANT EXECUTE ON FUNCTION ${appends.join(", ")} TO ${quoted(writer)}`,
     `-- what consumers and persisted projections keep
 GRANT INSERT, UPDATE, DELETE ON ${kept.join(", ")}
 TO ${quoted(writer)}`,
@@ -82,7 +84,9 @@ BEGIN
       RAISE EXCEPTION 'the role % is a superuser, the owner, or a member of a role that may change the ledger', limited;
     END IF;
   END LOOP;
-  IF has_function_privilege(${list([reader])}, '${append}'::regproc, 'EXECUTE') THEN
+  IF ${
+      appends.map((append) => `has_function_privilege(${list([reader])}, '${append}'::regproc, 'EXECUTE')`).join(" OR ")
+    } THEN
     RAISE EXCEPTION 'the role % is a member of a role that may append', ${list([reader])};
   END IF;
 END $$`
