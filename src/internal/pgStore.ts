@@ -40,6 +40,7 @@ import {
   callsOf,
   columns,
   type Dialect,
+  hasAppended,
   lineageFrom,
   lineageOf,
   type Names,
@@ -559,9 +560,6 @@ const separator = "\u001f"
 const numberArray = (values: ReadonlyArray<number>): string => `{${values.join(",")}}`
 const textArray = (values: ReadonlyArray<string | null>): string =>
   `{${values.map((value) => value === null ? "NULL" : `"${value.replace(/["\\]/g, "\\$&")}"`).join(",")}}`
-
-const hasAppended = (result: GroupResult): boolean =>
-  result._tag === "Written" && result.outcomes.some(({ status }) => status === "appended")
 
 /** An outcome for each row of a call; in their place the offset that refused its condition. */
 const outcomesOf = ({ rows }: Call, { conflict, known = [], last }: Answer): ReadonlyArray<Outcome | number> => {

@@ -404,3 +404,6 @@ export const resultsOf = (
       : { _tag: "Written", outcomes: own as ReadonlyArray<Outcome> }
   })
 }
+
+export const hasAppended = (result: GroupResult): boolean =>
+  result._tag === "Written" && result.outcomes.some(({ status }) => status === "appended")
