@@ -24,13 +24,7 @@ export const ours = (layer: Layer.Layer<Ledger.Ledger, unknown>): Whole => {
     together,
     batch,
     again: { single, batch },
-    readAll: async () => {
-      let count = 0
-      await runtime.runPromise(
-        Stream.runForEachChunk(Ledger.tail(0), (chunk) => Effect.sync(() => void (count += chunk.length)))
-      )
-      return count
-    },
+    readAll: () => runtime.runPromise(Stream.runFold(Ledger.tail(0), 0, (count) => count + 1)),
     readRun: async (runId) => (await runtime.runPromise(Ledger.eventsForRun(runId))).length,
     latestOffset: () => runtime.runPromise(Ledger.latestOffset),
     close: () => runtime.dispose()

@@ -18,7 +18,7 @@ import { LedgerStore } from "./LedgerStore.js"
  * - `commitTimeout`: how long a write may take before its callers fail with `StoreUnavailable`, 1 minute unless told; on
  *   Postgres also how long the server may take to answer any statement (and a second more than `lockTimeout`, at least)
  * - `cacheBytes`: about how much memory the last events of the log may take that are kept at hand for the next who reads
- *   them, 16 MiB unless told; 0 for none. Each such read asks the store whether they are still right
+ *   them, 8 MiB unless told; 0 for none. Each such read asks the store whether they are still right
  * - `pollInterval`: how long a subscriber may take to notice what no notification told of, 1 second unless told
  *
  * @since 0.1.0

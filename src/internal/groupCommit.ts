@@ -246,23 +246,25 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       : Effect.zipRight(Effect.async<void>((resume) => void held.push(() => resume(Effect.void))), room)
   )
 
-  const inQueue = (entry: Entry): Effect.Effect<GroupResult, StoreError> =>
+  const enqueue = (entry: Entry): Effect.Effect<GroupResult, StoreError> =>
     Effect.async((resume) => {
       entry.settle = resume
       queue.push(entry)
       queuedEvents += entry.group.rows.length
       schedule()
-      return Effect.suspend(() => {
-        if (entry.state === "writing") {
-          return Effect.async<void>((proceed) => {
-            entry.settle = () => proceed(Effect.void)
-          })
-        }
-        if (entry.state === "queued") queuedEvents -= entry.group.rows.length
-        entry.state = "settled"
-        return Effect.void
-      })
     })
+
+  /** Who is interrupted leaves the queue; what is under way is settled first. */
+  const leave = (entry: Entry): Effect.Effect<void> => {
+    if (entry.state === "writing") {
+      return Effect.async((proceed) => {
+        entry.settle = () => proceed(Effect.void)
+      })
+    }
+    if (entry.state === "queued") queuedEvents -= entry.group.rows.length
+    entry.state = "settled"
+    return Effect.void
+  }
 
   return {
     hasRoom,
@@ -274,7 +276,12 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
           const caller = fiber.id()
           const link = fiber.currentContext.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
           const entry: Entry = { group, caller, link, settle: undefined, state: "queued" }
-          if (caller !== lone || writing || scheduled || steps >= maxSteps) return restore(inQueue(entry))
+          if (caller !== lone || writing || scheduled || steps >= maxSteps) {
+            return Effect.catchAllCause(
+              restore(enqueue(entry)),
+              (cause) => Effect.zipRight(leave(entry), Effect.failCause(cause))
+            )
+          }
           steps++
           entry.state = "writing"
           let answer: Exit.Exit<GroupResult, StoreError> | undefined

@@ -79,7 +79,7 @@ export const make = Effect.fnUntraced(function*(
       return inTransaction || queue.hasRoom() ? begin() : Effect.flatMap(queue.room, begin)
     })
 
-  const suffix = Suffix.make(options.cacheBytes ?? 2 ** 24)
+  const suffix = Suffix.make(options.cacheBytes ?? 2 ** 23)
 
   const readPage = (checked: CheckedQuery, state: ReadState): Effect.Effect<PageRead, ReadError> =>
     state.failure !== undefined ?

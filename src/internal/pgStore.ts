@@ -321,7 +321,7 @@ export const make = Effect.fnUntraced(function*(
       return { key: `postgres ${database} ${table} ${incarnation}`, file: null }
     }),
     changes: options.listen(channel),
-    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined),
+    inTransaction: Effect.withFiberRuntime((fiber) => Effect.succeed(connections.joinedBy(fiber) !== undefined)),
     transaction: (effect, { maxIdle } = {}) =>
       Effect.flatMap(connections.joined, (joined) =>
         joined !== undefined ? effect : connections.transaction(effect, {

@@ -294,7 +294,7 @@ const open = Effect.fnUntraced(function*(
       },
       { bufferSize: 1, strategy: "sliding" }
     ),
-    inTransaction: Effect.map(connections.joined, (joined) => joined !== undefined),
+    inTransaction: Effect.withFiberRuntime((fiber) => Effect.succeed(connections.joinedBy(fiber) !== undefined)),
     transaction: (effect) =>
       Effect.flatMap(connections.joined, (joined) =>
         joined !== undefined ? effect : connections.transaction(effect, {
