@@ -81,7 +81,10 @@ export const workloads = (scale: number): Readonly<Record<string, Workload>> => 
   }
 }
 
-/** One workload on one backend: in every round each side has a store of its own, and another one begins. */
+/**
+ * One workload on one backend: in every round each side has a store of its own, and another one begins. The first rounds
+ * are not counted, as code that has just been loaded is slow.
+ */
 export const measure = async (
   { name, sides }: Backend,
   workload: string,
@@ -90,9 +93,9 @@ export const measure = async (
 ): Promise<Rate> => {
   const rates = new Map<string, Array<number>>()
   const without: Record<string, string> = {}
-  for (let round = 0; round < rounds; round++) {
+  for (let round = -uncounted; round < rounds; round++) {
     for (const [turn] of sides.entries()) {
-      const side = sides[(turn + round) % sides.length]!
+      const side = sides[(turn + round + uncounted) % sides.length]!
       if (without[side.name] !== undefined) continue
       const open = await side.fresh()
       try {
@@ -100,7 +103,7 @@ export const measure = async (
         if (typeof prepared === "string") without[side.name] = prepared
         else {
           const rate = prepared.units / await clock(prepared.run) * 1000
-          rates.set(side.name, [...rates.get(side.name) ?? [], rate])
+          if (round >= 0) rates.set(side.name, [...rates.get(side.name) ?? [], rate])
         }
       } catch (error) {
         if (side.isPeer !== true) throw error
@@ -122,6 +125,8 @@ export const measure = async (
     ratio: bare && spread(rates.get("ours")!.map((rate, round) => rate / bare[round]!))
   }
 }
+
+const uncounted = 2
 
 /** Makes a store ready, or says why its side cannot do it. */
 type Workload = (open: Open) => Promise<{ readonly units: number; readonly run: () => unknown } | string>
