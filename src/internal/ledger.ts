@@ -81,7 +81,8 @@ export const make = Effect.fnUntraced(function*(
 
   const suffix = Suffix.make(options.cacheBytes ?? 2 ** 23)
 
-  const readPage = (checked: CheckedQuery, state: ReadState): Effect.Effect<PageRead, ReadError> =>
+  /** A stream takes `most` of what is at hand in one chunk: Effect folds a chunk with a stack frame for each element. */
+  const readPage = (checked: CheckedQuery, state: ReadState, most = keptRows): Effect.Effect<PageRead, ReadError> =>
     state.failure !== undefined ?
       state.failure
       : checked.filters.length > 0 || checked.backward ?
@@ -91,12 +92,12 @@ export const make = Effect.fnUntraced(function*(
         store.inTransaction,
         (inTransaction) =>
           !inTransaction && suffix.covers(state.after)
-            ? readKept(checked, state)
+            ? readKept(checked, state, most)
             : readStored(checked, state, !inTransaction)
       )
 
   /** From the suffix, if the store says that it is still right. */
-  const readKept = (checked: CheckedQuery, state: ReadState): Effect.Effect<PageRead, ReadError> => {
+  const readKept = (checked: CheckedQuery, state: ReadState, most: number): Effect.Effect<PageRead, ReadError> => {
     const end = suffix.end()
     const page = store.page({
       filters: [],
@@ -116,7 +117,10 @@ export const make = Effect.fnUntraced(function*(
       const expected = state.incarnation ?? checked.cursor.incarnation ?? incarnation
       if (!suffix.covers(state.after) || expected !== incarnation) return readStored(checked, state, true)
       const through = Math.min(state.through, head)
-      const events = suffix.slice(state.after, Math.min(through, suffix.end(), state.after + state.left))
+      const events = suffix.slice(
+        state.after,
+        Math.min(through, suffix.end(), state.after + Math.min(state.left, most))
+      )
       const after = state.after + events.length
       const left = state.left - events.length
       return Effect.succeed(
@@ -197,7 +201,7 @@ export const make = Effect.fnUntraced(function*(
       }
       const all: Array<RecordedEvent> = []
       const from = (state: ReadState): Effect.Effect<ReadonlyArray<RecordedEvent>, ReadError> =>
-        Effect.flatMap(readPage(checked, state), ([events, rest]) => {
+        Effect.flatMap(readPage(checked, state, unlimited), ([events, rest]) => {
           for (const event of events) all.push(event)
           return Option.isNone(rest) ? Effect.succeed(all) : from(rest.value)
         })
@@ -310,6 +314,7 @@ const decodeAll = (rows: ReadonlyArray<StoredRow>, limit: number, dense: number 
 }
 
 const pageRows = 1000
+const keptRows = 2000
 const unlimited = Number.MAX_SAFE_INTEGER
 
 const neverRefused = (): Effect.Effect<never> => Effect.dieMessage("the store refused a condition that nobody set")

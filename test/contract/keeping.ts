@@ -68,6 +68,16 @@ export const keepingAtHand = (backend: Backend): void => {
     { fastCheck: { numRuns: 15 } }
   )
 
+  it.scopedLive("a stream of what is at hand can be folded, however long it is", () =>
+    Effect.gen(function*() {
+      const { ledger, store } = yield* open(backend.layer())
+      yield* ledger.appendAll(events(20_000))
+      const kept = yield* keeping(store, 2 ** 26)
+      const count = Stream.runFold(kept.ledger.tail(0), 0, (count) => count + 1)
+      expect(yield* count).toBe(20_000)
+      expect(yield* count).toBe(20_000)
+    }))
+
   it.scopedLive("law 8: between an offset and an earlier one there is nothing, whatever was read before", () =>
     Effect.gen(function*() {
       const { ledger } = yield* open(backend.layer())
