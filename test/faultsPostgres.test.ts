@@ -280,6 +280,27 @@ describe("an open ledger whose place fails works again when the place does", () 
       assert.strictEqual((yield* append)._tag, "Appended")
     }))
 
+  it.scopedLive("writes that were given up and answer after all leave no connection behind", () =>
+    Effect.gen(function*() {
+      const schema = newSchema()
+      const { append, ledger, sql } = yield* opened({
+        schema,
+        maxConnections: 2,
+        commitTimeout: "500 millis",
+        lockTimeout: "5 seconds"
+      })
+      const other = yield* session()
+      yield* Effect.promise(() => other.query(`BEGIN; LOCK TABLE ${schema}.ledger_lock IN EXCLUSIVE MODE`))
+      yield* fails(append, "StoreUnavailable", /unknown whether/, 3)
+      const second = yield* Effect.fork(append)
+      yield* Effect.sleep("200 millis")
+      yield* Effect.promise(() => other.query("COMMIT"))
+      yield* Fiber.join(second)
+      yield* Effect.sleep("100 millis")
+      const outside = Effect.mapInputContext((_: Context.Context<never>) => Context.empty())
+      assert.strictEqual(yield* sql.withTransaction(outside(ledger.latestOffset)), 2)
+    }))
+
   it.scopedLive("a server that has no connection left", () =>
     Effect.gen(function*() {
       const schema = newSchema()

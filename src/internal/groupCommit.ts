@@ -65,13 +65,13 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   let lone: FiberId.Runtime | undefined
   let steps = 0
   /**
-   * Of a store that answers later, in milliseconds: its shortest write, when it last answered, and what each of many
-   * callers took from an answer to its next call. Where all of that takes longer than a write does at least, half of the
-   * callers are written at a time, so that the others go on meanwhile.
+   * Of a store that answers later, in milliseconds: its shortest write, and what each of many callers took until all that
+   * were ready had come. Where all of that takes longer than a write does at least, half of the callers are written at a
+   * time, so that the others go on meanwhile.
    */
   let shortest = Number.POSITIVE_INFINITY
-  let answeredAt = 0
   let perCaller = 0
+  let scheduledAt = 0
   let whenIdle: (() => void) | undefined
   let underWay: { readonly since: bigint; readonly abandon: () => void } | undefined
   let watchdog: Fiber.RuntimeFiber<void> | undefined
@@ -162,36 +162,47 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     })
   }
 
-  const commit = (entries: Entries, done: () => void): void =>
+  /** Calls `done` with what answers the callers that are not answered yet. */
+  const commit = (entries: Entries, done: (answer: () => void) => void): void =>
     begin(entries, (exit) => {
       LedgerMetrics.commits.unsafeUpdate(1, [])
       const typed = Exit.mapErrorCause(exit, defectAsFailure)
       if (entries.length > 1 && Exit.isFailure(typed) && isOwnFault(typed.cause)) return commitAlone(entries, 0, done)
-      // first, so that the next write is under way while these callers go on
-      done()
-      entries.forEach((entry, index) => settle(entry, Exit.map(typed, (results) => results[index] as GroupResult)))
+      done(() =>
+        entries.forEach((entry, index) => settle(entry, Exit.map(typed, (results) => results[index] as GroupResult)))
+      )
     })
 
-  const commitAlone = (entries: Entries, index: number, done: () => void): void => {
+  const commitAlone = (entries: Entries, index: number, done: (answer: () => void) => void): void => {
     const entry = entries[index]
-    if (entry === undefined) return done()
-    // a task for each, or thousands of writes that fail at once would fill the stack
-    commit([entry], () => defaultScheduler.scheduleTask(() => commitAlone(entries, index + 1, done), 0))
+    if (entry === undefined) return done(() => {})
+    commit([entry], (answer) => {
+      answer()
+      // a task for each, or thousands of writes that fail at once would fill the stack
+      defaultScheduler.scheduleTask(() => commitAlone(entries, index + 1, done), 0)
+    })
   }
 
   const start = (entries: Entries): void => {
     writing = true
     let begun: number | undefined
-    commit(entries, () => {
+    commit(entries, (answer) => {
       writing = false
-      if (begun === undefined) return idle()
-      answeredAt = performance.now()
-      shortest = Math.min(shortest, answeredAt - begun)
-      if (queue.length > 0) next(take())
-      else idle()
+      if (begun !== undefined) shortest = Math.min(shortest, performance.now() - begun)
+      if (queue.length > 0 && isWorthHalving(entries.length + queue.length)) {
+        // first, so that this write is under way while those who are answered go on
+        next(take())
+        answer()
+      } else {
+        // those who are answered are written together with those who wait
+        answer()
+        idle()
+      }
     })
-    if (writing) begun = performance.now()
+    if (underWay !== undefined) begun = performance.now()
   }
+
+  const isWorthHalving = (callers: number): boolean => callers >= 2 * leastHalf && callers * perCaller > shortest
 
   const next = (entries: ReadonlyArray<Entry>): void => {
     if (!isNonEmpty(entries)) return idle()
@@ -203,16 +214,15 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     scheduled = false
     steps = 0
     const callers = queue.length
-    if (callers >= 2 * leastHalf && shortest < Number.POSITIVE_INFINITY) {
-      perCaller = (performance.now() - answeredAt) / callers
-    }
-    next(take(callers * perCaller > shortest ? Math.ceil(callers / 2) : callers))
+    if (callers >= 2 * leastHalf) perCaller = (performance.now() - scheduledAt) / callers
+    next(take(isWorthHalving(callers) ? Math.ceil(callers / 2) : callers))
   }
 
   // one turn of the scheduler later, so that every fiber that is ready now is written together
   const schedule = (): void => {
     if (scheduled || writing) return
     scheduled = true
+    scheduledAt = performance.now()
     defaultScheduler.scheduleTask(work, 0)
   }
 

@@ -49,7 +49,8 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
         taken.release(!("severity" in error && error.severity === "ERROR"))
         return done(error.message === "Query read timeout" ? unanswered(millis) : error, [])
       }
-      if (keep && pool.waitingCount === 0) {
+      // one is kept: another comes where a write was given up, and answers after all
+      if (keep && kept === undefined && pool.waitingCount === 0) {
         kept = taken
         letGo.refresh()
       } else taken.release()
