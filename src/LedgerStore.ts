@@ -180,6 +180,9 @@ export interface Location {
  * `direct` does the same outside of every transaction, without a fiber: it calls `done` once, at once or later. Told
  * `undefined`, its caller runs the effect instead, as something has to wait or to be tried again.
  *
+ * `ahead` says what the next call of `direct` will probably begin with, after what it said since the last one: a store
+ * may begin to write that, and undoes it where the call is another.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -189,6 +192,7 @@ export interface Append {
     groups: NonEmptyReadonlyArray<AppendGroup>,
     done: (exit: Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined) => void
   ) => void
+  readonly ahead?: (groups: ReadonlyArray<AppendGroup>) => void
 }
 
 /**

@@ -129,8 +129,10 @@ export const layerReadonly = (
     options
   ).pipe(Layer.provide(clientLayer(name, "read")))
 
-const over = (options: Options, file?: string) =>
-  StoreLedger.layerWith(options).pipe(
+const over = (options: Options, name?: string) => {
+  // in full: a program may go to another folder
+  const file = name === undefined || isInMemory(name) ? undefined : Path.resolve(name)
+  return StoreLedger.layerWith(options).pipe(
     Layer.provideMerge(Layer.scopedContext(
       Effect.flatMap(SqliteClient.SqliteClient, (client) =>
         sqliteStore.make(client, {
@@ -138,12 +140,13 @@ const over = (options: Options, file?: string) =>
           busyTimeout: options.busyTimeout ?? "10 seconds",
           durability: options.durability ?? "full",
           create: options.create,
-          owned: file !== undefined,
-          file: file === undefined || isInMemory(file) ? undefined : file,
-          isLost: file === undefined || isInMemory(file) ? () => false : lossOf(Path.resolve(file))
+          owned: name !== undefined,
+          file,
+          isLost: file === undefined ? () => false : lossOf(file)
         }))
     ))
   )
+}
 
 // the client throws where it cannot open, and sets WAL mode itself before anybody could wait for a lock
 const clientLayer = (

@@ -258,11 +258,126 @@ describe("a store that can be asked directly", () => {
   it.scopedLive("writes all of them together where a write takes longer than they do, whatever time has passed", () =>
     Effect.map(lanes(60, 0.01, 300), (sizes) => expect(sizes.every((size) => size === 32)).toBe(true)))
 
+  it.scopedLive("writes all of them together where it answers at once, also after one of them failed", () =>
+    Effect.gen(function*() {
+      const sizes: Array<number> = []
+      const { commit } = yield* asked((names, done) => {
+        sizes.push(names.length)
+        done(
+          names.includes("poison")
+            ? Exit.fail(new StoreFailure({ method: "append", cause: new Error("poison") }))
+            : answerOf(names)
+        )
+      })
+      const lane = (first: string) =>
+        Effect.forEach([first, ...ids(10)], (id) =>
+          Effect.suspend(() => {
+            for (const until = performance.now() + 0.1; performance.now() < until;);
+            return Effect.exit(commit.submit(group(id)))
+          }))
+      yield* Effect.forEach(ids(32), (id) => lane(id === "3" ? "poison" : id), {
+        concurrency: "unbounded",
+        discard: true
+      })
+      // the first together, each of them alone, and from then on together
+      expect(sizes).toStrictEqual([32, ...ids(32).map(() => 1), ...ids(10).map(() => 32)])
+    }))
+
   it.scopedLive("brings those together again who come apart", () =>
     Effect.map(
       lanes(60, 0.01, 0, 30),
       (sizes) => expect(sizes.slice(2, 8).every((size) => size === 32)).toBe(true)
     ))
+})
+
+describe("a store that begins ahead", () => {
+  const told = Effect.fnUntraced(function*(options: Partial<GroupCommit.Options> = {}) {
+    const calls: Array<readonly ["ahead" | "write" | "run", ReadonlyArray<string>]> = []
+    const groupsOf = { ahead: [] as Array<AppendGroup>, write: [] as Array<AppendGroup> }
+    const answered = (groups: ReadonlyArray<AppendGroup>) => groups.map(writtenGroup)
+    const commit = yield* make(
+      Object.assign(
+        (groups: ReadonlyArray<AppendGroup>) =>
+          Effect.sync(() => {
+            calls.push(["run", groups.flatMap(namesOf)])
+            return answered(groups)
+          }),
+        {
+          ahead: (groups: ReadonlyArray<AppendGroup>) => {
+            calls.push(["ahead", groups.flatMap(namesOf)])
+            groupsOf.ahead.push(...groups)
+          },
+          direct: (
+            groups: ReadonlyArray<AppendGroup>,
+            done: (exit: Exit.Exit<ReadonlyArray<GroupResult>>) => void
+          ) => {
+            calls.push(["write", groups.flatMap(namesOf)])
+            groupsOf.write.push(...groups)
+            setImmediate(() => done(Exit.succeed(answered(groups))))
+          }
+        }
+      ),
+      options
+    )
+    const submit = (names: ReadonlyArray<string>) =>
+      Effect.forEach(names, (name) => commit.submit(group(name)), { concurrency: "unbounded", discard: true })
+    return { calls, commit, groupsOf, submit }
+  })
+
+  it.scoped("is told of the callers that wait, in order, and the write begins with them as they are", () =>
+    Effect.gen(function*() {
+      const { calls, groupsOf, submit } = yield* told()
+      yield* submit(ids(40))
+      expect(calls).toStrictEqual([
+        ["ahead", ids(16)],
+        ["ahead", ids(32).slice(16)],
+        ["write", ids(40)]
+      ])
+      expect(groupsOf.ahead.every((one, index) => one === groupsOf.write[index])).toBe(true)
+      calls.length = 0
+      yield* submit(ids(15))
+      expect(calls).toStrictEqual([["write", ids(15)]])
+    }))
+
+  it.scoped("is told of those who came during a write once that is over, and of none before", () =>
+    Effect.gen(function*() {
+      const { calls, submit } = yield* told()
+      const first = yield* Effect.fork(submit(["a", "b"]))
+      yield* settleDown
+      yield* submit(ids(20))
+      yield* Fiber.join(first)
+      expect(calls).toStrictEqual([["write", ["a", "b"]], ["ahead", ids(20)], ["write", ids(20)]])
+    }))
+
+  it.scoped("is told of nobody who is traced, and of no more than one write takes", () =>
+    Effect.gen(function*() {
+      const traced = yield* told()
+      yield* Effect.withSpan(traced.submit(ids(32)), "caller")
+      expect(traced.calls).toStrictEqual([["run", ids(32)]])
+      const { calls, submit } = yield* told({ maxEvents: 32 })
+      yield* submit(ids(64))
+      expect(calls.map(([what, names]) => [what, names.length])).toStrictEqual([
+        ["ahead", 16],
+        ["ahead", 16],
+        ["write", 32],
+        ["ahead", 32],
+        ["write", 32]
+      ])
+    }))
+
+  it.scoped("is asked for no half of many callers", () =>
+    Effect.gen(function*() {
+      const { calls, submit } = yield* told()
+      const lane = Effect.forEach(ids(10), () =>
+        Effect.suspend(() => {
+          for (const until = performance.now() + 0.2; performance.now() < until;);
+          return submit(["a"])
+        }))
+      yield* submit(["a"])
+      yield* Effect.all(ids(32).map(() => lane), { concurrency: "unbounded", discard: true })
+      const sizes = calls.filter(([what]) => what === "write").map(([, names]) => names.length)
+      expect(sizes.slice(1)).toStrictEqual(ids(10).map(() => 32))
+    }))
 })
 
 describe("back-pressure", () => {

@@ -26,6 +26,7 @@ it("SQL stands in the stores, the migrations and what reads the ancestor's datab
     "src/internal/sqlConsumerStore.ts",
     "src/internal/sqlStore.ts",
     "src/internal/sqliteDatabase.ts",
-    "src/internal/sqliteStore.ts"
+    "src/internal/sqliteStore.ts",
+    "src/internal/sqliteWriter.ts"
   ])
 })

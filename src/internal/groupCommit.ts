@@ -4,7 +4,9 @@
  * its own step.
  *
  * A caller that is interrupted while it waits in the queue is never written; one whose write is under way is settled
- * first. A write that fails for a reason of its content is repeated for each caller alone.
+ * first. A write that fails for a reason of its content is repeated for each caller alone. A store that works on a thread
+ * of its own is told who waits before the write begins, and one that answers over a network is given half of many callers
+ * at a time, so that it works beside them.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -72,6 +74,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   let shortest = Number.POSITIVE_INFINITY
   let perCaller = 0
   let scheduledAt = 0
+  /** How many of the queue's first the store was told of. */
+  let told = 0
   let whenIdle: (() => void) | undefined
   let underWay: { readonly since: bigint; readonly abandon: () => void } | undefined
   let watchdog: Fiber.RuntimeFiber<void> | undefined
@@ -95,6 +99,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       index++
     }
     queue = queue.slice(index)
+    told = 0
     if (queuedEvents < options.capacity && held.length > 0) {
       const waiting = held
       held = []
@@ -144,12 +149,13 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     }
     if (underWay !== own) return
     own.since = clock.unsafeCurrentTimeNanos()
-    if (watchdog === undefined) watch(patience)
+    if (watchdog === undefined) watch(Math.min(patience, lookMillis))
   }
 
   /**
    * A write that takes too long is left behind, as nobody can know whether it will still happen. One timer looks after
-   * all writes, as one for each would cost a tenth of an append; it stays while there are writes.
+   * all writes, as one for each would cost a tenth of an append; it stays while there are writes, and not for long
+   * afterwards, as it keeps a program from ending.
    */
   const watch = (millis: number): void => {
     watchdog = run(Effect.sleep(millis))
@@ -157,7 +163,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       watchdog = undefined
       if (underWay === undefined || !Exit.isSuccess(exit)) return
       const left = patience - Number(clock.unsafeCurrentTimeNanos() - underWay.since) / 1e6
-      if (left > 0) watch(left)
+      if (left > 0) watch(Math.min(left, lookMillis))
       else underWay.abandon()
     })
   }
@@ -202,7 +208,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     if (underWay !== undefined) begun = performance.now()
   }
 
-  const isWorthHalving = (callers: number): boolean => callers >= 2 * leastHalf && callers * perCaller > shortest
+  // a store that begins ahead works beside the callers already
+  const isWorthHalving = (callers: number): boolean =>
+    callers >= 2 * leastHalf && callers * perCaller > shortest && options.write.ahead === undefined
 
   const next = (entries: ReadonlyArray<Entry>): void => {
     if (!isNonEmpty(entries)) return idle()
@@ -227,8 +235,20 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 
   const idle = (): void => {
-    if (queue.length > 0) schedule()
-    else whenIdle?.()
+    if (queue.length > 0) {
+      schedule()
+      tell()
+    } else whenIdle?.()
+  }
+
+  const tell = (): void => {
+    if (options.write.ahead === undefined || writing || queue.length - told < leastAhead) return
+    // what does not fit into one write would be begun for nothing
+    if (queuedEvents > options.maxEvents) return
+    const entries = queue.slice(told)
+    told = queue.length
+    // a traced caller's write is another one
+    if (entries.every(({ link }) => link === undefined)) options.write.ahead(entries.map(({ group }) => group))
   }
 
   yield* Effect.addFinalizer(() =>
@@ -262,6 +282,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       queue.push(entry)
       queuedEvents += entry.group.rows.length
       schedule()
+      tell()
     })
 
   /** Who is interrupted leaves the queue; what is under way is settled first. */
@@ -304,8 +325,13 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   }
 })
 
+const lookMillis = 1000
+
 /** Fewer callers are not worth a write of their own. */
 const leastHalf = 8
+
+/** So many are worth telling the store of them. */
+const leastAhead = 16
 
 /** After so many writes in its own step a lone caller takes a turn of the scheduler: others may be ready by then. */
 const maxSteps = 16

@@ -52,6 +52,7 @@ import {
   openDatabase
 } from "./sqliteDatabase.js"
 import { offThread } from "./sqliteThread.js"
+import { make as makeWriter } from "./sqliteWriter.js"
 import {
   badName,
   callsOf,
@@ -108,16 +109,23 @@ const open = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Context.Context<LedgerStore | ConsumerStore>, SetupError | StoreError, Scope.Scope> {
   const names = makeNames(options.prefix)
   if (names === undefined) return yield* new StoreFailure({ method: "setup", cause: new Error(badName) })
-  const isFree = options.file === undefined ? undefined : watch(client)
+  const sql = statements(names)
+  // a second connection to our own file spares what the client does for a statement
+  const ours = options.file === undefined ? undefined : yield* openDatabase(options.file)
+  const writer = options.file === undefined || ours === undefined ? undefined : yield* makeWriter({
+    file: options.file,
+    isLost: options.isLost,
+    pragmas: pragmas(options.durability),
+    last: sql.last,
+    inserts: statementSizes.map((rows) => [rows, sql.insert(rows)])
+  })
+  const isFree = options.file === undefined ? undefined : watch(client, writer?.idle ?? Effect.void)
   const connection = yield* client.reserve.pipe(
     Effect.scoped,
     Effect.mapError((error) => toStoreError("setup", error, false))
   )
   const connections = Transaction.connections((other) => other === connection, client.reserve)
-  const sql = statements(names)
   const theirs = new ClientDatabase(connection, options.owned ? driverBusyTimeout : undefined)
-  // a second connection to our own file spares what the client does for a statement
-  const ours = options.file === undefined ? undefined : yield* openDatabase(options.file)
   const any = ours?.db ?? theirs
 
   const retryBusy = <A>(effect: Effect.Effect<A, StoreError>): Effect.Effect<A, StoreError> =>
@@ -215,8 +223,29 @@ const open = Effect.fnUntraced(function*(
     }
   }
 
+  const isForWriter = (groups: ReadonlyArray<AppendGroup>): boolean =>
+    ours?.door.isOpen === true && isFree?.() === true && !recent.duplicates && groups.every(isSmall)
+  const direct = (
+    groups: NonEmptyReadonlyArray<AppendGroup>,
+    done: (exit: Exit.Exit<ReadonlyArray<GroupResult>, StoreError> | undefined) => void
+  ): void => {
+    const isWritten = groups.length >= callersOfWriter && isForWriter(groups) && writer?.write(groups, (last) => {
+          if (last === undefined) return done(undefined)
+          done(options.isLost() ? Exit.fail(lost()) : Exit.succeed(appendedAfter(groups, last)))
+        }) === true
+    if (!isWritten) done(writer?.isBusy() === true ? undefined : atOnce(groups))
+  }
+
   const store: Context.Tag.Service<LedgerStore> = {
-    append: Object.assign(append, { direct: (groups, done) => done(atOnce(groups)) } satisfies Pick<Append, "direct">),
+    append: Object.assign(
+      append,
+      {
+        direct,
+        ahead: (groups) => {
+          if (isForWriter(groups)) writer?.ahead(groups)
+        }
+      } satisfies Pick<Append, "direct" | "ahead">
+    ),
     page: (request) =>
       read("read", (db) => {
         const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
@@ -321,10 +350,13 @@ const open = Effect.fnUntraced(function*(
   )
 })
 
-/** Answers whether nobody has the client's connection, nor waits for it. The client is our own. */
-const watch = (client: SqlClient): () => boolean => {
+/** Answers whether nobody has the client's connection, nor waits for it or until `idle`. The client is our own. */
+const watch = (client: SqlClient, idle: Effect.Effect<void>): () => boolean => {
   let users = 0
-  const enter = Effect.sync(() => void users++)
+  const enter = Effect.suspend(() => {
+    users++
+    return idle
+  })
   const leave = () => Effect.sync(() => void users--)
   const { reserve, withTransaction } = client
   Object.assign(client, {
@@ -618,13 +650,30 @@ const appendChunk = (
   return known
 }
 
-/** How many rows the next statement takes: few different ones, so that they stay prepared. */
-const statementRows = (left: number): number => left >= 64 ? 64 : left >= 8 ? 8 : 1
+/** How many rows a statement takes: few different numbers, so that they stay prepared. */
+const statementSizes = [64, 16, 4, 1]
+
+const statementRows = (left: number): number => statementSizes.find((rows) => rows <= left) ?? 1
 
 /** A large batch lets the program breathe every so many rows. */
 const breatheRows = 512
 
 const breathes = (groups: ReadonlyArray<AppendGroup>): boolean => groups.some(({ rows }) => rows.length >= breatheRows)
+
+/** The thread takes the events of so many callers at least, as it costs two turns. */
+const callersOfWriter = 16
+
+/** What is sent to the thread is copied. */
+const isSmall = ({ condition, rows }: AppendGroup): boolean =>
+  condition === undefined && rows.length <= 8 && rows.every(({ payload }) => payload.length <= 8192)
+
+const appendedAfter = (groups: ReadonlyArray<AppendGroup>, last: number): ReadonlyArray<GroupResult> => {
+  let offset = last
+  return groups.map(({ rows }) => ({
+    _tag: "Written",
+    outcomes: rows.map(() => ({ offset: ++offset, status: "appended" }))
+  }))
+}
 
 /** Who repeats one event repeats others: after a duplicate it is worth looking before the insert. */
 interface Recent {
@@ -767,13 +816,17 @@ const setUp = (
   })
 
 const configure = (db: Database, durability: Options["durability"]): void => {
-  // a page that is written again and again is carried into the database once each time
-  db.values(`PRAGMA wal_autocheckpoint = ${checkpointPages}`)
-  // what a long reader made it grow beyond that is given back when the reader is gone
-  db.values(`PRAGMA journal_size_limit = ${2 ** 24}`)
-  db.run(`PRAGMA synchronous = ${durability === "full" ? "FULL" : "NORMAL"}`)
-  if (process.platform === "darwin" && durability === "full") db.run("PRAGMA fullfsync = ON")
+  for (const text of pragmas(durability)) db.values(text)
 }
+
+const pragmas = (durability: Options["durability"]): ReadonlyArray<string> => [
+  // a page that is written again and again is carried into the database once each time
+  `PRAGMA wal_autocheckpoint = ${checkpointPages}`,
+  // what a long reader made it grow beyond that is given back when the reader is gone
+  `PRAGMA journal_size_limit = ${2 ** 24}`,
+  `PRAGMA synchronous = ${durability === "full" ? "FULL" : "NORMAL"}`,
+  ...(process.platform === "darwin" && durability === "full" ? ["PRAGMA fullfsync = ON"] : [])
+]
 
 /** How long the write-ahead log becomes: 12 MiB. Batches are a tenth faster than with SQLite's own 1,000. */
 const checkpointPages = 3072

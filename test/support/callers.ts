@@ -1,0 +1,35 @@
+/**
+ * A process with many callers: `callers.ts NAME CALLERS EACH`, the ledger from the environment. Prints `offset id` of each
+ * event that is acknowledged.
+ */
+import { Effect, Layer, ManagedRuntime } from "effect"
+import { Event, Ledger, LedgerConfig } from "../../src/index.js"
+import { endWithParent, logToStderr } from "./following.js"
+
+const [name = "", callers = "0", each = "0"] = process.argv.slice(2)
+const numbers = (count: string) => Array.from({ length: Number(count) }, (_, n) => n)
+
+const program = Effect.forEach(
+  numbers(callers),
+  (caller) =>
+    Effect.forEach(numbers(each), (turn) =>
+      Effect.gen(function*() {
+        const id = `${name}/${caller}/${turn}`
+        const event = yield* Event.create({
+          id,
+          runId: `${name}/${caller}`,
+          turn,
+          kind: "agent.spoke",
+          actor: name,
+          payload: {}
+        })
+        const { offset } = yield* Ledger.append(event)
+        process.stdout.write(`${offset} ${id}\n`)
+      }), { discard: true }),
+  { concurrency: "unbounded", discard: true }
+)
+
+endWithParent()
+// it is not closed, and nothing of it keeps the process
+await ManagedRuntime.make(Layer.merge(LedgerConfig.layer, logToStderr)).runPromise(program)
+process.stdin.unref()
