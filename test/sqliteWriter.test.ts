@@ -306,6 +306,25 @@ describe("a ledger with many callers", () => {
     ))
   }, 30_000)
 
+  it.scopedLive("does without the thread where Node allows none", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      const permission = process.allowedNodeEnvironmentFlags.has("--permission")
+        ? "--permission"
+        : "--experimental-permission"
+      const output = yield* Effect.promise(() =>
+        runScript("callers.ts", ["p", "64", "50"], { DATABASE_URL: `sqlite:///${path}` }, [
+          permission,
+          "--allow-addons",
+          "--allow-fs-read=*",
+          "--allow-fs-write=*"
+        ])
+      )
+      const all = yield* Ledger.events.pipe(Effect.provide(SqliteLedger.layerFile(path)))
+      assert.lengthOf(all, 64 * 50)
+      for (const { id, offset } of all) assert.include(output, `${offset} ${id}\n`)
+    }), 30_000)
+
   it.scopedLive(
     "has all that was acknowledged, and no hole, when it is killed, and ends by itself otherwise",
     () =>

@@ -124,12 +124,14 @@ class Thread implements Writer {
   }
 
   private start(): void {
+    // once, whatever comes of it: Node may have been told to allow no thread
+    this.state = "ended"
     const driver = findDriver()
-    this.state = driver === undefined ? "ended" : "starting"
     if (driver === undefined) return
     const { isLost, ...options } = this.options
     // nothing that this program was started with is of use over there
     this.worker = new Worker(code, { eval: true, execArgv: [], workerData: { ...options, driver, width: rowWidth } })
+    this.state = "starting"
     this.worker.unref()
     this.worker.on("message", (answer: Answer) => {
       if (answer === "ready") this.state = isLost() ? "ended" : "ready"
