@@ -39,23 +39,41 @@ const encodeFields = (event: Event, maxPayloadBytes: number): Row | FieldIssue =
   if (issue !== undefined) return issue
   const json = encodePayload(payload, maxPayloadBytes)
   if (typeof json !== "string") return json
-  const row: { -readonly [key in keyof Row]: Row[key] } = {
+  // minus zero becomes zero, as the databases store it
+  return new Encoded(
     id,
     runId,
-    // minus zero becomes zero, as the databases store it
-    turn: turn + 0,
+    turn + 0,
     kind,
     actor,
-    payload: json,
-    createdAt: time,
+    json,
+    time,
     schemaVersion,
     sessionId,
     modelProfile,
-    modelId,
-    digest: ""
+    modelId
+  )
+}
+
+/** A row that makes its digest when it is asked for it: what is recorded already is compared by its content. */
+class Encoded implements Row {
+  private known: string | undefined
+  constructor(
+    readonly id: string,
+    readonly runId: string,
+    readonly turn: number,
+    readonly kind: string,
+    readonly actor: string,
+    readonly payload: string,
+    readonly createdAt: number,
+    readonly schemaVersion: number,
+    readonly sessionId: string | null,
+    readonly modelProfile: string | null,
+    readonly modelId: string | null
+  ) {}
+  get digest(): string {
+    return this.known ??= digest(this)
   }
-  row.digest = digest(row)
-  return row
 }
 
 /** Adds the columns of a row to a list, in the order of `StoredRow`, without the offset and the digest. */

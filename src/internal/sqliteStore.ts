@@ -553,8 +553,7 @@ const statements = (names: Names) => ({
     `ON e."offset" = (SELECT max("offset") FROM ${names.events})`,
   last: `SELECT max("offset") FROM ${names.events}`,
   byId: `SELECT ${columns} FROM ${names.events} WHERE id = ?`,
-  recorded: memoize((count) => `SELECT "offset", id, ${hexOf("digest")} FROM ${names.events} WHERE ${idsOf(count)}`),
-  known: memoize((count) => `SELECT ${columns} FROM ${names.events} WHERE ${idsOf(count)}`),
+  known: memoize((count) => `SELECT ${columns} FROM ${names.events} WHERE id IN (${list("?", count)})`),
   insertOne:
     `INSERT INTO ${names.events} (${columns}, digest) VALUES ((SELECT coalesce(max("offset"), 0) + 1 FROM ${names.events}), ${
       list("?", 12)
@@ -591,9 +590,6 @@ const memoize = (text: (count: number) => string): (count: number) => string => 
     return known
   }
 }
-
-// a list of one takes SQLite a third longer
-const idsOf = (count: number): string => count === 1 ? "id = ?" : `id IN (${list("?", count)})`
 
 const list = (text: string, count: number): string => Array.from({ length: count }, () => text).join(", ")
 
@@ -712,44 +708,23 @@ const bind = (params: Array<unknown>, row: Row): ReadonlyArray<unknown> => {
   return params
 }
 
-/** What became of those rows that are recorded. Where the digest is the same the content is, and is not read. */
+/** What became of those rows that are recorded. */
 const knownOf = (db: Database, sql: Statements, rows: ReadonlyArray<Row>): ReadonlyArray<Outcome | undefined> => {
-  const found = byId(db, sql.recorded, rows)
-  if (found.size === 0) return rows.map(() => undefined)
-  const others = byId(db, sql.known, rows.filter(({ digest, id }) => (found.get(id)?.[2] ?? digest) !== digest))
-  return rows.map((row) => {
-    const stored = found.get(row.id)
-    return stored?.[2] === row.digest ? identical(stored) : compared(row, others.get(row.id))
-  })
-}
-
-/** The same for one row alone. */
-const knownAlone = (db: Database, sql: Statements, row: Row): Outcome | undefined => {
-  const stored = db.first(sql.recorded(1), [row.id])
-  if (stored === undefined) return undefined
-  return stored[2] === row.digest ? identical(stored) : compared(row, db.first(sql.known(1), [row.id]))
-}
-
-const identical = (stored: StoredRow): Outcome => ({ offset: Number(stored[0]), status: "identical" })
-
-// none, where a reset came between the two looks
-const compared = (row: Row, stored: StoredRow | undefined): Outcome | undefined =>
-  stored && { offset: Number(stored[0]), status: isRecordOf(stored, row) ? "identical" : "divergent" }
-
-/** The rows with the ids of others; the second column is the id. */
-const byId = (
-  db: Database,
-  statement: (count: number) => string,
-  rows: ReadonlyArray<Row>
-): Map<unknown, StoredRow> => {
   const found = new Map<unknown, StoredRow>()
   for (let start = 0; start < rows.length;) {
     const ids = rows.slice(start, start + statementRows(rows.length - start)).map((row) => row.id)
-    for (const row of db.values(statement(ids.length), ids)) found.set(row[1], row)
+    for (const row of db.values(sql.known(ids.length), ids)) found.set(row[1], row)
     start += ids.length
   }
-  return found
+  return rows.map((row) => outcomeOf(found.get(row.id), row))
 }
+
+/** The same for one row alone. */
+const knownAlone = (db: Database, sql: Statements, row: Row): Outcome | undefined =>
+  outcomeOf(db.first(sql.byId, [row.id]), row)
+
+const outcomeOf = (stored: StoredRow | undefined, row: Row): Outcome | undefined =>
+  stored && { offset: Number(stored[0]), status: isRecordOf(stored, row) ? "identical" : "divergent" }
 
 const conflictOf = (
   db: Database,
