@@ -40,6 +40,26 @@ const offsets = Effect.map(Ledger.events, (all) => all.map(({ offset }) => offse
 const dense = (count: number) => Array.from({ length: count }, (_, index) => index + 1)
 const appendOnce = (path: string) => Effect.provide(append, SqliteLedger.layerFile(path))
 
+describe("SQLite duplicates", () => {
+  it.scopedLive("are compared by what is recorded, also where that was changed under its digest", () =>
+    Effect.gen(function*() {
+      const path = yield* file
+      const batch = yield* Effect.all([event, event])
+      yield* Effect.gen(function*() {
+        yield* Ledger.appendAll(batch)
+        yield* raw(path, (db) => {
+          db.exec("DROP TRIGGER ledger_no_update")
+          db.prepare("UPDATE ledger_events SET payload = '{}' WHERE id = ?").run(batch[0]!.id)
+        })
+        const again = [...(yield* Ledger.appendAll(batch)), ...(yield* Effect.forEach(batch, Ledger.append))]
+        assert.deepStrictEqual(
+          again.map((receipt) => receipt._tag === "Duplicate" && receipt.identical),
+          [false, true, false, true]
+        )
+      }).pipe(Effect.provide(SqliteLedger.layerFile(path)))
+    }))
+})
+
 describe("SQLite set-up", () => {
   it.scopedLive(
     "8 processes that start at once on one new path all come up and leave no hole",
