@@ -306,6 +306,22 @@ describe("a ledger with many callers", () => {
     ))
   }, 30_000)
 
+  it.scopedLive(
+    "stays in its file where the program goes to a folder with another of that name",
+    () =>
+      Effect.gen(function*() {
+        const [from, to] = yield* Effect.all([file, file])
+        for (const path of [from, to]) yield* Effect.provide(Ledger.latestOffset, SqliteLedger.layerFile(path))
+        const folders = [Path.dirname(from), Path.dirname(to)]
+        yield* Effect.promise(() =>
+          runScript("callers.ts", ["p", "64", "100", ...folders], { DATABASE_URL: "sqlite:///a.db" })
+        )
+        assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, SqliteLedger.layerFile(to)), 0)
+        assert.strictEqual(yield* Effect.provide(Ledger.latestOffset, SqliteLedger.layerFile(from)), 6400)
+      }),
+    30_000
+  )
+
   it.scopedLive("does without the thread where Node allows none", () =>
     Effect.gen(function*() {
       const path = yield* file
