@@ -582,6 +582,22 @@ describe("behind a pooler", () => {
       assert.notDeepEqual(yield* preparedStatements, [{ count: 0 }])
     }).pipe(Effect.provide(open({ maxConnections: 1 }))))
 
+  it.live("pages are planned once, whatever their size", () =>
+    Effect.gen(function*() {
+      yield* Ledger.appendAll(yield* events(1500))
+      const reads = [Ledger.read({ limit: 3 }), Ledger.tail(0), Ledger.read({ filter: { runId: "run" } })]
+      yield* Effect.forEach(reads, (read) => Effect.forEach(dense(15), () => Stream.runDrain(read)))
+      const pages = (yield* PgClient.PgClient)<{ readonly generic: number; readonly custom: number }>`
+        SELECT generic_plans::int4 AS generic, custom_plans::int4 AS custom FROM pg_prepared_statements
+        WHERE statement LIKE '%sum(octet_length(payload))%'`
+      // the server tries five times whether a plan for the values would be better
+      for (const { custom, generic } of yield* pages) {
+        assert.isAtMost(custom, 5)
+        assert.isAtLeast(generic, 10)
+      }
+      assert.strictEqual((yield* pages).length, 3)
+    }).pipe(Effect.provide(open({ maxConnections: 1, cacheBytes: 0 }))))
+
   it.live("a URL for notifications that cannot be read is refused at set-up, and not shown", () =>
     Effect.gen(function*() {
       const layer = open({ listenUrl: Redacted.make("postgresql://ada:secret@[/agents") })

@@ -360,8 +360,17 @@ const dialect: Dialect = {
   hex: hexOf,
   placeholder: (number) => `$${number}`,
   oneOf: (column, placeholder) => `${column} = ANY (${placeholder}::text[])`,
-  list: (members) => members
+  list: (members) => members,
+  // a limit that is not in the text is taken for a tenth of the rows, so that the server would plan each page anew
+  limited: (rows, limit, placeholder) => {
+    const most = mostRows.find((most) => most >= limit)
+    return most === undefined
+      ? `${rows} LIMIT ${placeholder}`
+      : `SELECT * FROM (${rows} LIMIT ${most}) AS l LIMIT ${placeholder}`
+  }
 }
+
+const mostRows = [16, 1000]
 
 const transactionError = (error: unknown): StoreError => toStoreError("transaction", error, false)
 

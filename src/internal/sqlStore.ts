@@ -105,9 +105,14 @@ export interface Statement {
   readonly params: ReadonlyArray<unknown>
 }
 
+interface Range {
+  readonly after: number
+  readonly through: number
+}
+
 /** A statement, and the range of offsets that it looks at: without `skip` it is known, and with it, it begins `at`. */
 interface PageStatement extends Statement {
-  readonly range: (at: number) => { readonly after: number; readonly through: number }
+  readonly range: (at: number) => Range
   readonly order: string
   /** Where it is worth beginning, as a table `skip` with one row `at`. */
   readonly skip: Statement | undefined
@@ -140,9 +145,10 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): Pa
   const limit = dense ? Math.max(0, Math.min(request.limit, through - after)) : request.limit
   const at = "(SELECT at FROM skip)"
   const within = () =>
-    skip === undefined
-      ? `"offset"${dense && request.backward ? " + 0" : ""} > ${bind(after)} AND ` +
-        `"offset"${dense && !request.backward ? " + 0" : ""} <= ${bind(through)}`
+    dense
+      ? request.backward ? `"offset" <= ${bind(through)}` : `"offset" > ${bind(after)}`
+      : skip === undefined
+      ? `"offset" > ${bind(after)} AND "offset" <= ${bind(through)}`
       : request.backward
       ? `"offset" <= ${at} AND "offset" > ${at} - ${span} AND "offset" > ${bind(request.after)}`
       : `"offset" > ${at} AND "offset" <= ${at} + ${span} AND "offset" <= ${bind(request.through)}`
@@ -157,9 +163,13 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): Pa
         } AND ${within()} ${order} LIMIT ${bind(limit)}) AS b${index}`
       ).join(" UNION ")
     }) AS u ${order} LIMIT ${bind(limit)}) ${order}`
-    : `SELECT ${columns} FROM ${table} WHERE ${
-      branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
-    }${within()} ${order} LIMIT ${bind(limit)}`
+    : dialect.limited(
+      `SELECT ${columns} FROM ${table} WHERE ${
+        branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
+      }${within()} ${order}`,
+      limit,
+      bind(limit)
+    )
   return { text: rows, params: params.values.slice(skip?.params.length), range, order, skip, merged }
 }
 
@@ -232,9 +242,9 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
       // wherever the database puts it
       const place = all.findIndex((row) => Number(row[0]) === 0)
       const [, incarnation, last, , digest, at] = setUpRow(all[place])
-      const rows = all.toSpliced(place, 1)
       const head = Number(last ?? 0)
       const range = statement.range(Number(at ?? (request.backward ? request.through : request.after)))
+      const rows = within(range, all.toSpliced(place, 1))
       return {
         incarnation: String(incarnation),
         head,
@@ -247,6 +257,13 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
   }
 }
 
+/** Without the rows at the end that a hole has let in. */
+const within = (range: Range, rows: Array<StoredRow>): Array<StoredRow> => {
+  const isBeyond = ([offset]: StoredRow) => Number(offset) <= range.after || Number(offset) > range.through
+  while (rows.length > 0 && isBeyond(rows[rows.length - 1]!)) rows.pop()
+  return rows
+}
+
 const headRow = ({ events, meta }: Names, dialect: Dialect, after: string, skips: boolean): string =>
   `SELECT CAST(0 AS bigint) AS "offset", incarnation, ` +
   `CAST((SELECT "offset" FROM ${events} ORDER BY "offset" DESC LIMIT 1) AS text), NULL, ` +
@@ -257,7 +274,7 @@ const headRow = ({ events, meta }: Names, dialect: Dialect, after: string, skips
 /** Where to go on after a page, see `Page.next`. */
 const nextOf = (
   request: PageRequest,
-  range: { readonly after: number; readonly through: number },
+  range: Range,
   rows: ReadonlyArray<StoredRow>,
   head: number
 ): number | null => {
@@ -281,6 +298,8 @@ export interface Dialect {
   readonly placeholder: (number: number) => string
   readonly oneOf: (column: string, placeholder: string) => string
   readonly list: (members: ReadonlyArray<string>) => unknown
+  /** The first rows of a query, so many as the placeholder says. */
+  readonly limited: (rows: string, limit: number, placeholder: string) => string
 }
 
 /** The parameters of a statement, as its text is written. */

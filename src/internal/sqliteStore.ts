@@ -384,7 +384,8 @@ const dialect: Dialect = {
   hex: hexOf,
   placeholder: () => "?",
   oneOf: (column, placeholder) => `${column} IN (SELECT value FROM json_each(${placeholder}))`,
-  list: (members) => JSON.stringify(members)
+  list: (members) => JSON.stringify(members),
+  limited: (rows, _, placeholder) => `${rows} LIMIT ${placeholder}`
 }
 
 const busySchedule = (timeout: Duration.DurationInput) =>
