@@ -584,8 +584,12 @@ describe("behind a pooler", () => {
 
   it.live("pages are planned once, whatever their size", () =>
     Effect.gen(function*() {
-      yield* Ledger.appendAll(yield* events(1500))
-      const reads = [Ledger.read({ limit: 3 }), Ledger.tail(0), Ledger.read({ filter: { runId: "run" } })]
+      yield* Ledger.appendAll(yield* events(20_000))
+      const reads = [
+        Ledger.read({ limit: 3 }),
+        Ledger.tail(18_000),
+        Ledger.read({ filter: { runId: "run" }, limit: 500 })
+      ]
       yield* Effect.forEach(reads, (read) => Effect.forEach(dense(15), () => Stream.runDrain(read)))
       const pages = (yield* PgClient.PgClient)<{ readonly generic: number; readonly custom: number }>`
         SELECT generic_plans::int4 AS generic, custom_plans::int4 AS custom FROM pg_prepared_statements
@@ -595,7 +599,7 @@ describe("behind a pooler", () => {
         assert.isAtMost(custom, 5)
         assert.isAtLeast(generic, 10)
       }
-      assert.strictEqual((yield* pages).length, 3)
+      assert.isAtLeast((yield* pages).length, 2)
     }).pipe(Effect.provide(open({ maxConnections: 1, cacheBytes: 0 }))))
 
   it.live("a URL for notifications that cannot be read is refused at set-up, and not shown", () =>
