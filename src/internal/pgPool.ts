@@ -1,15 +1,16 @@
 /** How a pool of ours is asked: directly, prepared, and without a fiber. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Pool, PoolClient, QueryArrayConfig } from "pg"
+import { type Pool, type PoolClient, Query, type QueryArrayConfig, type QueryArrayResult } from "pg"
 import { StoreUnavailable } from "../LedgerError.js"
 import type { StoredRow } from "../LedgerStore.js"
 
-/** Asks for rows; calls back once, with an error or with them. */
+/** Asks for rows; calls back once, with an error or with them, or without those that `each` has been told as they came. */
 export type Ask = (
   text: string,
   params: ReadonlyArray<unknown>,
-  done: (error: Error | undefined, rows: ReadonlyArray<StoredRow>) => void
+  done: (error: Error | undefined, rows: ReadonlyArray<StoredRow>) => void,
+  each?: (row: StoredRow) => void
 ) => void
 
 export interface Asking {
@@ -33,7 +34,8 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     text: string,
     params: ReadonlyArray<unknown>,
     done: Parameters<Ask>[2],
-    keep: boolean
+    keep: boolean,
+    each?: Parameters<Ask>[3]
   ): void => {
     const config: QueryArrayConfig & { readonly query_timeout: number } = {
       text,
@@ -43,7 +45,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     }
     const name = nameOf(text)
     if (name !== undefined) config.name = name
-    taken.client.query<Array<unknown>>(config, (error: Error | null, result) => {
+    const heard = (error: Error | null, result: QueryArrayResult): void => {
       if (error !== null) {
         // what the server refuses leaves the connection as it was; anything else ends it
         taken.release(!("severity" in error && error.severity === "ERROR"))
@@ -54,8 +56,22 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
         kept = taken
         letGo.refresh()
       } else taken.release()
-      done(undefined, result.rows)
+      if (failure !== undefined) done(failure, [])
+      else done(undefined, each === undefined ? result.rows : [])
+    }
+    let failure: Error | undefined
+    if (each === undefined) return taken.client.query(config, heard)
+    const asked = new Query(config)
+    asked.on("row", (row: StoredRow, result) => {
+      // it keeps them all
+      result!.rows.length = 0
+      try {
+        if (failure === undefined) each(row)
+      } catch (cause) {
+        failure = cause instanceof Error ? cause : new Error(String(cause))
+      }
     })
+    taken.client.query(Object.assign(asked, { callback: heard, query_timeout: millis }))
   }
   const take = (done: Parameters<Ask>[2], use: (taken: Taken) => void): void =>
     pool.connect((error, client, release) => {
@@ -90,7 +106,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
       })
     ),
     {
-      ask: (text, params, done) => take(done, (taken) => query(taken, text, params, done, false)),
+      ask: (text, params, done, each) => take(done, (taken) => query(taken, text, params, done, false, each)),
       askAgain: (text, params, done) => {
         if (kept === undefined) return take(done, (taken) => query(taken, text, params, done, pool.options.max > 1))
         const taken = kept
