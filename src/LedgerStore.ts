@@ -141,21 +141,13 @@ export interface PageRequest {
  * @since 0.1.0
  * @category models
  */
-export interface Page<out A = StoredRow> {
+export interface Page {
   readonly incarnation: string
   readonly head: number
   readonly digest: string | null
-  readonly rows: ReadonlyArray<A>
+  readonly rows: ReadonlyArray<StoredRow>
   readonly next: number | null
 }
-
-/**
- * What stands for a row in a page, or `undefined` for the row itself.
- *
- * @since 0.1.0
- * @category models
- */
-export type Early<A> = (row: StoredRow, head: number | undefined) => A | undefined
 
 /**
  * Something that is wrong in a store, and at which offset, where it is at one.
@@ -211,11 +203,7 @@ export interface Append {
  */
 export class LedgerStore extends Context.Tag("effect-ledger/LedgerStore")<LedgerStore, {
   readonly append: Append
-  /**
-   * A store that gets its rows one after the other may ask `early` what stands for a row in the page, while others are
-   * still on their way. It is told the head, where that is known; `undefined` leaves the row as it is.
-   */
-  readonly page: <A = never>(request: PageRequest, early?: Early<A>) => Effect.Effect<Page<StoredRow | A>, StoreError>
+  readonly page: (request: PageRequest) => Effect.Effect<Page, StoreError>
   readonly get: (id: string) => Effect.Effect<Option.Option<StoredRow>, StoreError>
   /** Distinct run ids by their first offset. */
   readonly runs: Effect.Effect<ReadonlyArray<string>, StoreError>

@@ -24,7 +24,7 @@ import type { GroupResult, LedgerStore, Outcome, Row, StoreCondition, StoredRow 
 import * as GroupCommit from "./groupCommit.js"
 import * as Live from "./live.js"
 import { checkCondition, type CheckedQuery, checkId, checkQuery, checkRunId, checkSubscription } from "./query.js"
-import { decode, encode, FieldIssue, isRecordOf, isRow, offsetOf, sameContent } from "./row.js"
+import { decode, encode, FieldIssue, isRecordOf, offsetOf, sameContent } from "./row.js"
 import * as Suffix from "./suffix.js"
 
 export interface Options {
@@ -80,7 +80,6 @@ export const make = Effect.fnUntraced(function*(
     })
 
   const suffix = Suffix.make(options.cacheBytes ?? 2 ** 23)
-  const isKept = (offset: number, head: number | undefined) => head === undefined || suffix.isNear(offset, head)
 
   /** A stream takes `most` of what is at hand in one chunk: Effect folds a chunk with a stack frame for each element. */
   const readPage = (checked: CheckedQuery, state: ReadState, most = keptRows): Effect.Effect<PageRead, ReadError> =>
@@ -111,10 +110,9 @@ export const make = Effect.fnUntraced(function*(
       const { head, incarnation, rows } = page
       // another read may have gone on, or found it wrong, meanwhile
       if (suffix.end() === end) {
-        if (!suffix.continues(page)) suffix.drop()
-        else if (suffix.isNear(end, head)) {
-          suffix.keep(incarnation, rows, decodeAll(rows, unlimited, end + 1, 1).events.length)
-        }
+        if (suffix.continues(page)) {
+          suffix.keep(incarnation, head, rows, decodeAll(rows, unlimited, end + 1, 1).events.length)
+        } else suffix.drop()
       }
       const expected = state.incarnation ?? checked.cursor.incarnation ?? incarnation
       if (!suffix.covers(state.after) || expected !== incarnation) return readStored(checked, state, true)
@@ -137,14 +135,13 @@ export const make = Effect.fnUntraced(function*(
   }
 
   const readStored = (checked: CheckedQuery, state: ReadState, keep: boolean): Effect.Effect<PageRead, ReadError> => {
-    const request = {
+    const page = store.page({
       filters: checked.filters,
       after: state.after,
       through: state.through,
       backward: checked.backward,
       limit: Math.max(1, Math.min(pageRows, state.left))
-    }
-    const page = store.page(request, (row, head) => keep && isKept(offsetOf(row), head) ? undefined : decodeEarly(row))
+    })
     return Effect.flatMap(page, ({ head, incarnation, next, rows }) => {
       const expected = state.incarnation ?? checked.cursor.incarnation
       if (checked.cursor.after > head || (expected !== undefined && expected !== incarnation)) {
@@ -154,8 +151,7 @@ export const make = Effect.fnUntraced(function*(
       const dense = checked.filters.length === 0 ? (checked.backward ? through : state.after + 1) : undefined
       const decoded = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
       const { events } = decoded
-      // those that follow are nearer
-      if (keep && isKept(state.after + 1, head)) suffix.keep(incarnation, rows.filter(isRow), events.length)
+      if (keep) suffix.keep(incarnation, head, rows, events.length)
       const left = state.left - events.length
       const whole = checked.backward ? through - (next ?? state.after + 1) + 1 : (next ?? through) - state.after
       const failure = dense !== undefined && decoded.failure === undefined && left > 0 && events.length < whole
@@ -305,27 +301,16 @@ interface ReadState {
 }
 
 /** Up to `limit` events; with `dense` that offset must come first, and each next one without a hole. */
-const decodeAll = (
-  rows: ReadonlyArray<StoredRow | RecordedEvent>,
-  limit: number,
-  dense: number | undefined,
-  step: number
-) => {
+const decodeAll = (rows: ReadonlyArray<StoredRow>, limit: number, dense: number | undefined, step: number) => {
   const events: Array<RecordedEvent> = []
   for (const row of rows) {
     if (events.length === limit) break
-    const offset = isRow(row) ? offsetOf(row) : row.offset
-    const expected = dense === undefined ? offset : dense + step * events.length
-    const event = expected !== offset ? "the row is missing" : isRow(row) ? decode(row) : row
+    const expected = dense === undefined ? offsetOf(row) : dense + step * events.length
+    const event = expected === offsetOf(row) ? decode(row) : "the row is missing"
     if (typeof event === "string") return { events, failure: new CorruptEvent({ offset: expected, reason: event }) }
     events.push(event)
   }
   return { events, failure: undefined }
-}
-
-const decodeEarly = (row: StoredRow): RecordedEvent | undefined => {
-  const event = decode(row)
-  return typeof event === "string" ? undefined : event
 }
 
 const pageRows = 1000

@@ -1,16 +1,15 @@
 /** How a pool of ours is asked: directly, prepared, and without a fiber. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Pool, type PoolClient, Query, type QueryArrayConfig, type QueryArrayResult } from "pg"
+import type { Pool, PoolClient, QueryArrayConfig } from "pg"
 import { StoreUnavailable } from "../LedgerError.js"
 import type { StoredRow } from "../LedgerStore.js"
 
-/** Asks for rows; calls back once, with an error or with them, or without those that `each` has been told as they came. */
+/** Asks for rows; calls back once, with an error or with them. */
 export type Ask = (
   text: string,
   params: ReadonlyArray<unknown>,
-  done: (error: Error | undefined, rows: ReadonlyArray<StoredRow>) => void,
-  each?: (row: StoredRow) => void
+  done: (error: Error | undefined, rows: ReadonlyArray<StoredRow>) => void
 ) => void
 
 export interface Asking {
@@ -34,8 +33,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     text: string,
     params: ReadonlyArray<unknown>,
     done: Parameters<Ask>[2],
-    keep: boolean,
-    each?: Parameters<Ask>[3]
+    keep: boolean
   ): void => {
     const config: QueryArrayConfig & { readonly query_timeout: number } = {
       text,
@@ -45,7 +43,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     }
     const name = nameOf(text)
     if (name !== undefined) config.name = name
-    const heard = (error: Error | null, result: QueryArrayResult): void => {
+    taken.client.query<Array<unknown>>(config, (error: Error | null, result) => {
       if (error !== null) {
         // what the server refuses leaves the connection as it was; anything else ends it
         taken.release(!("severity" in error && error.severity === "ERROR"))
@@ -56,22 +54,8 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
         kept = taken
         letGo.refresh()
       } else taken.release()
-      if (failure !== undefined) done(failure, [])
-      else done(undefined, each === undefined ? result.rows : [])
-    }
-    let failure: Error | undefined
-    if (each === undefined) return taken.client.query(config, heard)
-    const asked = new Query(config)
-    asked.on("row", (row: StoredRow, result) => {
-      // it keeps them all
-      result!.rows.length = 0
-      try {
-        if (failure === undefined) each(row)
-      } catch (cause) {
-        failure = cause instanceof Error ? cause : new Error(String(cause))
-      }
+      done(undefined, result.rows)
     })
-    taken.client.query(Object.assign(asked, { callback: heard, query_timeout: millis }))
   }
   const take = (done: Parameters<Ask>[2], use: (taken: Taken) => void): void =>
     pool.connect((error, client, release) => {
@@ -106,7 +90,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
       })
     ),
     {
-      ask: (text, params, done, each) => take(done, (taken) => query(taken, text, params, done, false, each)),
+      ask: (text, params, done) => take(done, (taken) => query(taken, text, params, done, false)),
       askAgain: (text, params, done) => {
         if (kept === undefined) return take(done, (taken) => query(taken, text, params, done, pool.options.max > 1))
         const taken = kept

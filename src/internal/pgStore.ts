@@ -30,7 +30,7 @@ import {
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
 import { inspect, ownTable } from "./pgInspect.js"
-import { type Ask, askOn, unanswered } from "./pgPool.js"
+import { askOn, unanswered } from "./pgPool.js"
 import { pushColumns } from "./row.js"
 import * as sqlConsumerStore from "./sqlConsumerStore.js"
 import { isPatienceSpent, reasonOf, toStoreError } from "./sqlError.js"
@@ -38,7 +38,6 @@ import {
   badName,
   type Call,
   callsOf,
-  type Collector,
   columns,
   type Dialect,
   hasAppended,
@@ -82,12 +81,8 @@ const notifyPause = 5
 const pause = (millis: number): Effect.Effect<void> =>
   millis <= 0 ? Effect.void : Effect.async((resume) => void setTimeout(() => resume(Effect.void), millis))
 
-/** A statement that returns rows, but for those that `each` has been told as they came. */
-type Execute = (
-  text: string,
-  params: ReadonlyArray<unknown>,
-  each?: (row: StoredRow) => void
-) => Effect.Effect<ReadonlyArray<StoredRow>, unknown>
+/** A statement that returns rows. */
+type Execute = (text: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<StoredRow>, unknown>
 
 export const make = Effect.fnUntraced(function*(
   client: SqlClient,
@@ -122,47 +117,26 @@ export const make = Effect.fnUntraced(function*(
   const pool = options.pool && (yield* askOn(options.pool, patience, options.prepared))
   const execute: Execute = pool === undefined
     ? reserved
-    : (text, params, each) =>
-      Effect.async((resume) => {
-        const done: Parameters<Ask>[2] = (error, rows) =>
-          resume(error === undefined ? Effect.succeed(rows) : Effect.fail(error))
-        pool.ask(text, params, done, each)
-      })
-
-  /** Each attempt has a collector of its own. */
-  const collected = <A>(
-    method: string,
-    { params, text }: Statement,
-    collect: () => Collector<A>
-  ): Effect.Effect<A, StoreError> =>
-    Effect.flatMap(connections.joined, (joined) => {
-      const attempt = (execute: Execute) =>
-        Effect.suspend(() => {
-          const { end, take } = collect()
-          return Effect.flatMap(execute(text, params, take), (rows) =>
-            Effect.try({
-              try: () => {
-                rows.forEach(take)
-                return end()
-              },
-              catch: (error) => error
-            }))
-        })
-      return Effect.mapError(
-        joined === undefined ? retryTransient(attempt(execute)) : attempt(on(joined)),
-        (error) => toStoreError(method, error, joined !== undefined)
+    : (text, params) =>
+      Effect.async((resume) =>
+        pool.ask(text, params, (error, rows) => resume(error === undefined ? Effect.succeed(rows) : Effect.fail(error)))
       )
-    })
+
   const read = <A>(
     method: string,
-    text: string,
+    statement: string,
     params: ReadonlyArray<unknown>,
     decode: (rows: ReadonlyArray<StoredRow>) => A
   ): Effect.Effect<A, StoreError> =>
-    collected(method, { text, params }, () => {
-      const all: Array<StoredRow> = []
-      return { take: (row) => void all.push(row), end: () => decode(all) }
-    })
+    Effect.flatMap(connections.joined, (joined) =>
+      (joined === undefined
+        ? retryTransient(execute(statement, params))
+        : joined.executeValues(statement, params)).pipe(
+          Effect.flatMap((rows) =>
+            Effect.try({ try: () => decode(rows), catch: (error) => toStoreError(method, error, joined !== undefined) })
+          ),
+          Effect.mapError((error) => toStoreError(method, error, joined !== undefined))
+        ))
 
   /** In the caller's transaction: a savepoint keeps what fails in it from failing the transaction. */
   const inSavepoint = <A>(
@@ -303,9 +277,9 @@ export const make = Effect.fnUntraced(function*(
 
   const store: Context.Tag.Service<LedgerStore> = {
     append: Object.assign(append, { direct }),
-    page: (request, early) => {
-      const { collect, cut, isTooLarge, whole } = pageQuery(names, request, dialect)
-      const ask = (statement: Statement) => collected("read", statement, () => collect(early))
+    page: (request) => {
+      const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
+      const ask = ({ params, text }: Statement) => read("read", text, params, toPage)
       return whole === undefined
         ? ask(cut)
         : Effect.flatMap(ask(whole), (page) => isTooLarge(page) ? ask(cut) : Effect.succeed(page))

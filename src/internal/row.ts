@@ -179,8 +179,6 @@ export const contentOf = (row: StoredRow): Content => ({
 /** The row's offset; 0 when it has none. */
 export const offsetOf = (row: StoredRow): number => Number(row[0])
 
-export const isRow = (row: StoredRow | RecordedEvent): row is StoredRow => Array.isArray(row)
-
 const fieldNames: ReadonlySet<string> = new Set<keyof Event>([
   "id",
   "runId",

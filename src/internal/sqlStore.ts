@@ -2,7 +2,6 @@
 import { IncompatibleStore, StoreFailure } from "../LedgerError.js"
 import type {
   AppendGroup,
-  Early,
   GroupResult,
   Head,
   Outcome,
@@ -114,8 +113,6 @@ interface Range {
 /** A statement, and the range of offsets that it looks at: without `skip` it is known, and with it, it begins `at`. */
 interface PageStatement extends Statement {
   readonly range: (at: number) => Range
-  /** Where it has no filter: the range, which a hole would let it leave. */
-  readonly dense: Range | undefined
   readonly order: string
   /** Where it is worth beginning, as a table `skip` with one row `at`. */
   readonly skip: Statement | undefined
@@ -140,7 +137,7 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): Pa
   const range = request.backward
     ? (at: number) => ({ after: Math.max(request.after, at - span), through: at })
     : (at: number) => ({ after: at, through: Math.min(request.through, at + span) })
-  const { after, through } = range(beginOf(request))
+  const { after, through } = range(request.backward ? request.through : request.after)
   const order = `ORDER BY "offset" ${request.backward ? "DESC" : "ASC"}`
   // without a filter every offset is there, so that the limit is the bound; as a range with two ends it would be taken
   // for a small one by a planner without statistics, which then sorts all of it for every page
@@ -173,15 +170,7 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): Pa
       limit,
       bind(limit)
     )
-  return {
-    text: rows,
-    params: params.values.slice(skip?.params.length),
-    range,
-    dense: dense ? { after, through } : undefined,
-    order,
-    skip,
-    merged
-  }
+  return { text: rows, params: params.values.slice(skip?.params.length), range, order, skip, merged }
 }
 
 const isTimed = (filter: StoreFilter): boolean => filter.createdFrom !== undefined || filter.createdUntil !== undefined
@@ -219,14 +208,8 @@ export interface PageQuery {
    * sum costs as much as a third of the read: it is for those pages that need it.
    */
   readonly cut: Statement
-  readonly collect: <A>(early: Early<A> | undefined) => Collector<Page<StoredRow | A>>
-  readonly isTooLarge: (page: Page<unknown>) => boolean
-}
-
-/** Takes the rows of one answer as they come. */
-export interface Collector<A> {
-  readonly take: (row: StoredRow) => void
-  readonly end: () => A
+  readonly toPage: (rows: ReadonlyArray<StoredRow>) => Page
+  readonly isTooLarge: (page: Page) => boolean
 }
 
 export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect): PageQuery => {
@@ -255,46 +238,31 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
         `FROM (${text}) AS p) AS q WHERE before < ${pageBytes} ${order}`,
       1
     ),
-    collect: <A>(early: Early<A> | undefined) => {
-      const rows: Array<StoredRow | A> = []
-      let setUp: StoredRow | undefined
-      let head: number | undefined
-      let last = 0
-      let length = 0
+    toPage: (all) => {
+      // wherever the database puts it
+      const place = all.findIndex((row) => Number(row[0]) === 0)
+      const [, incarnation, last, , digest, at] = setUpRow(all[place])
+      const head = Number(last ?? 0)
+      const range = statement.range(Number(at ?? (request.backward ? request.through : request.after)))
+      const rows = within(range, all.toSpliced(place, 1))
       return {
-        take: (row) => {
-          const offset = Number(row[0])
-          // wherever the database puts it
-          if (offset === 0) {
-            setUp = row
-            head = Number(row[2] ?? 0)
-          } else if (statement.dense === undefined || isWithin(statement.dense, offset)) {
-            last = offset
-            length += String(row[6]).length
-            rows.push(early?.(row, head) ?? row)
-          }
-        },
-        end: () => {
-          const [, incarnation, , , digest, at] = setUpRow(setUp)
-          // in UTF-16 units, a third of the bytes at least
-          const cut = rows.length >= request.limit || length * 3 >= pageBytes
-          return {
-            incarnation: String(incarnation),
-            head: head ?? 0,
-            digest: digest as string | null,
-            rows,
-            next: nextOf(request, statement.range(Number(at ?? beginOf(request))), cut ? last : undefined, head ?? 0)
-          }
-        }
+        incarnation: String(incarnation),
+        head,
+        digest: digest as string | null,
+        rows,
+        next: nextOf(request, range, rows, head)
       }
     },
     isTooLarge: (page) => page.rows.length === 0 && request.after < page.head
   }
 }
 
-const isWithin = ({ after, through }: Range, offset: number): boolean => offset > after && offset <= through
-
-const beginOf = ({ after, backward, through }: PageRequest): number => backward ? through : after
+/** Without the rows at the end that a hole has let in. */
+const within = (range: Range, rows: Array<StoredRow>): Array<StoredRow> => {
+  const isBeyond = ([offset]: StoredRow) => Number(offset) <= range.after || Number(offset) > range.through
+  while (rows.length > 0 && isBeyond(rows[rows.length - 1]!)) rows.pop()
+  return rows
+}
 
 const headRow = ({ events, meta }: Names, dialect: Dialect, after: string, skips: boolean): string =>
   `SELECT CAST(0 AS bigint) AS "offset", incarnation, ` +
@@ -303,9 +271,15 @@ const headRow = ({ events, meta }: Names, dialect: Dialect, after: string, skips
   `${skips ? "CAST((SELECT at FROM skip) AS text)" : "NULL"}, ` +
   `${Array.from({ length: 6 }, () => "NULL").join(", ")} FROM ${meta}`
 
-/** Where to go on after a page, see `Page.next`; `cut` is its last row, where it had to end there. */
-const nextOf = (request: PageRequest, range: Range, cut: number | undefined, head: number): number | null => {
-  const last = cut ?? (request.backward ? range.after + 1 : range.through)
+/** Where to go on after a page, see `Page.next`. */
+const nextOf = (
+  request: PageRequest,
+  range: Range,
+  rows: ReadonlyArray<StoredRow>,
+  head: number
+): number | null => {
+  const cut = rows.length >= request.limit || payloadLength(rows) * 3 >= pageBytes
+  const last = cut ? Number(rows[rows.length - 1]![0]) : request.backward ? range.after + 1 : range.through
   return (request.backward ? last <= request.after + 1 : last >= Math.min(request.through, head)) ? null : last
 }
 
@@ -385,6 +359,13 @@ export const expand = (filter: StoreFilter): ReadonlyArray<StoreFilter> => {
 const isSelective = (branch: StoreFilter): boolean =>
   branch.runId !== undefined || branch.sessionIds !== undefined || branch.modelIds !== undefined ||
   (Object.keys(branch).length === 1 && (branch.actors !== undefined || branch.kinds !== undefined))
+
+/** In UTF-16 units: a third of the bytes at least. */
+const payloadLength = (rows: ReadonlyArray<StoredRow>): number => {
+  let length = 0
+  for (const row of rows) length += String(row[6]).length
+  return length
+}
 
 /** Rows with distinct ids, of one or more groups, that are written together. */
 export interface Call {

@@ -246,14 +246,10 @@ const open = Effect.fnUntraced(function*(
         }
       } satisfies Pick<Append, "direct" | "ahead">
     ),
-    page: (request, early) =>
+    page: (request) =>
       read("read", (db) => {
-        const { collect, cut, isTooLarge, whole } = pageQuery(names, request, dialect)
-        const ask = ({ params, text }: Statement) => {
-          const { end, take } = collect(early)
-          for (const row of db.values(text, params)) take(row)
-          return end()
-        }
+        const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
+        const ask = ({ params, text }: Statement) => toPage(db.values(text, params))
         const page = whole && ask(whole)
         return page === undefined || isTooLarge(page) ? ask(cut) : page
       }),

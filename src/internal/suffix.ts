@@ -12,10 +12,8 @@ export interface Suffix {
   readonly end: () => number
   /** Whether the page, asked for after the end, is of the same log. */
   readonly continues: (page: Page) => boolean
-  /** Whether it is worth keeping: who reads a long log would keep and drop all of it on the way. */
-  readonly isNear: (offset: number, head: number) => boolean
-  /** Keeps the first rows of a page, those that are events, one after the other without a hole. */
-  readonly keep: (incarnation: string, rows: ReadonlyArray<StoredRow>, count: number) => void
+  /** Keeps the first rows of a page, those that are events, one after the other without a hole, if the head is near. */
+  readonly keep: (incarnation: string, head: number, rows: ReadonlyArray<StoredRow>, count: number) => void
   /** The events after an offset, up to another, made anew for each who asks. */
   readonly slice: (after: number, through: number) => Array<RecordedEvent>
   readonly drop: () => void
@@ -50,10 +48,11 @@ export const make = (maxBytes: number): Suffix => {
       digest ??= digestOf(last.row)
       return page.digest === digest
     },
-    isNear: (offset, head) => maxBytes > 0 && head - offset <= maxBytes / leastSize,
-    keep: (of, rows, count) => {
-      if (count === 0) return
+    keep: (of, head, rows, count) => {
+      if (count === 0 || maxBytes === 0) return
       const first = offsetOf(rows[0] as StoredRow)
+      // who reads a long log would keep and drop all of it on the way
+      if (head - first - count > maxBytes / leastSize) return
       const end = base + kept.length
       if (of !== incarnation || first > end + 1) {
         // what lies nearer to the head is worth more

@@ -10,9 +10,9 @@ import * as Metric from "effect/Metric"
 import * as Stream from "effect/Stream"
 import type { RecordedEvent } from "../../src/Event.js"
 import type { Followed } from "../../src/Ledger.js"
-import { type StoreError, StoreUnavailable } from "../../src/LedgerError.js"
+import { StoreUnavailable } from "../../src/LedgerError.js"
 import * as LedgerMetrics from "../../src/LedgerMetrics.js"
-import { LedgerStore, type Page } from "../../src/LedgerStore.js"
+import { LedgerStore } from "../../src/LedgerStore.js"
 import * as StoreLedger from "../../src/StoreLedger.js"
 import { type Backend, Client } from "./Backend.js"
 import { event, events } from "./fixtures.js"
@@ -269,7 +269,7 @@ export const subscribing = (backend: Backend): void => {
       let calls = 0
       const reader = yield* open(impatient(writer.store, {
         page: (request) =>
-          Effect.suspend((): Effect.Effect<Page, StoreError> =>
+          Effect.suspend((): ReturnType<Store["page"]> =>
             ++calls % 3 === 0 ? new StoreUnavailable({ reason: "lost" }) : writer.store.page(request)
           )
       })).pipe(Logger.withMinimumLogLevel(LogLevel.Error))
