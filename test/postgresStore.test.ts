@@ -9,7 +9,7 @@ import * as Net from "node:net"
 import { inspect } from "node:util"
 import { Client } from "pg"
 import { inject } from "vitest"
-import { Consumer, Event, Ledger, Verify } from "../src/index.js"
+import { Consumer, Event, Ledger, LedgerStore, Verify } from "../src/index.js"
 import * as PgLedger from "../src/PgLedger.js"
 import { eventually } from "./contract/handle.js"
 import { runScript } from "./support/processes.js"
@@ -467,6 +467,25 @@ describe("Postgres appends", () => {
       }),
     120_000
   )
+
+  it.live("a page ends where it was asked to, also where a row is missing", () => {
+    const schema = newSchema()
+    return Effect.gen(function*() {
+      yield* Ledger.appendAll(yield* events(6))
+      yield* raw(async (client) => {
+        await client.query(`ALTER TABLE ${schema}.ledger_events DISABLE TRIGGER ledger_append_only`)
+        await client.query(`DELETE FROM ${schema}.ledger_events WHERE "offset" = 3`)
+      })
+      const store = yield* LedgerStore.LedgerStore
+      const page = (backward: boolean) =>
+        Effect.map(
+          store.page({ filters: [], after: 1, through: 5, backward, limit: 1000 }),
+          ({ rows }) => rows.map(([offset]) => Number(offset))
+        )
+      assert.deepStrictEqual(yield* page(false), [2, 4, 5])
+      assert.deepStrictEqual(yield* page(true), [5, 4, 2])
+    }).pipe(Effect.provide(open({ schema })))
+  })
 
   it.live("work where the server's default isolation is serializable", () =>
     Effect.gen(function*() {

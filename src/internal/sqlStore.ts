@@ -244,7 +244,7 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
       const [, incarnation, last, , digest, at] = setUpRow(all[place])
       const head = Number(last ?? 0)
       const range = statement.range(Number(at ?? (request.backward ? request.through : request.after)))
-      const rows = within(range, all.toSpliced(place, 1))
+      const rows = trimmed(range, all.toSpliced(place, 1))
       return {
         incarnation: String(incarnation),
         head,
@@ -258,7 +258,7 @@ export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect):
 }
 
 /** Without the rows at the end that a hole has let in. */
-const within = (range: Range, rows: Array<StoredRow>): Array<StoredRow> => {
+const trimmed = (range: Range, rows: Array<StoredRow>): Array<StoredRow> => {
   const isBeyond = ([offset]: StoredRow) => Number(offset) <= range.after || Number(offset) > range.through
   while (rows.length > 0 && isBeyond(rows[rows.length - 1]!)) rows.pop()
   return rows
