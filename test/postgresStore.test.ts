@@ -621,6 +621,27 @@ describe("behind a pooler", () => {
       assert.isAtLeast((yield* pages).length, 2)
     }).pipe(Effect.provide(open({ maxConnections: 1, cacheBytes: 0 }))))
 
+  it.live("what was planned for a few events is planned again when they have become many", () => {
+    const schema = newSchema()
+    return Effect.gen(function*() {
+      const sql = yield* PgClient.PgClient
+      const readAll = Stream.runDrain(Ledger.tail())
+      yield* Ledger.appendAll(yield* events(10))
+      yield* sql`ANALYZE ${sql(schema)}.ledger_events`
+      yield* Effect.repeatN(readAll, 10)
+      yield* Ledger.appendAll(yield* events(20_000))
+      yield* Effect.sleep("1100 millis")
+      const scanned = Effect.zipRight(
+        sql`SELECT pg_stat_force_next_flush()`,
+        sql<{ readonly rows: number }>`SELECT seq_tup_read::int4 AS rows FROM pg_stat_user_tables
+          WHERE schemaname = ${schema} AND relname = 'ledger_events'`
+      )
+      const before = (yield* scanned)[0]!.rows
+      yield* readAll
+      assert.isBelow((yield* scanned)[0]!.rows - before, 20_000)
+    }).pipe(Effect.provide(open({ schema, maxConnections: 1, cacheBytes: 0 })))
+  })
+
   it.live("a URL for notifications that cannot be read is refused at set-up, and not shown", () =>
     Effect.gen(function*() {
       const layer = open({ listenUrl: Redacted.make("postgresql://ada:secret@[/agents") })

@@ -1,7 +1,7 @@
-/** How a pool of ours is asked: directly, prepared, and without a fiber. */
+/** How a pool of ours is asked: directly, prepared, in text, and without a fiber. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Pool, PoolClient, QueryArrayConfig } from "pg"
+import type { Connection, Pool, PoolClient, Submittable } from "pg"
 import { StoreUnavailable } from "../LedgerError.js"
 import type { StoredRow } from "../LedgerStore.js"
 
@@ -21,13 +21,14 @@ export interface Asking {
 /** A statement that is not answered within `millis` ends its connection. Poolers do not bear `prepared` statements. */
 export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Effect<Asking, never, Scope.Scope> => {
   const named = new Map<string, string>()
-  const nameOf = (text: string): string | undefined => {
+  const nameOf = (text: string): string => {
     const known = named.get(text)
-    if (known !== undefined || !prepared || named.size >= maxNamed) return known
+    if (known !== undefined || !prepared || named.size >= maxNamed) return known ?? unnamed
     const name = `effect_ledger_${named.size}`
     named.set(text, name)
     return name
   }
+  const plans: Plans = new WeakMap()
   const query = (
     taken: Taken,
     text: string,
@@ -35,16 +36,8 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     done: Parameters<Ask>[2],
     keep: boolean
   ): void => {
-    const config: QueryArrayConfig & { readonly query_timeout: number } = {
-      text,
-      values: params as Array<unknown>,
-      rowMode: "array",
-      query_timeout: millis
-    }
-    const name = nameOf(text)
-    if (name !== undefined) config.name = name
-    taken.client.query<Array<unknown>>(config, (error: Error | null, result) => {
-      if (error !== null) {
+    const question = new Question(text, nameOf(text), params, plans, millis, (error, rows) => {
+      if (error !== undefined) {
         // what the server refuses leaves the connection as it was; anything else ends it
         taken.release(!("severity" in error && error.severity === "ERROR"))
         return done(error.message === "Query read timeout" ? unanswered(millis) : error, [])
@@ -54,8 +47,9 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
         kept = taken
         letGo.refresh()
       } else taken.release()
-      done(undefined, result.rows)
+      done(undefined, rows)
     })
+    taken.client.query(question)
   }
   const take = (done: Parameters<Ask>[2], use: (taken: Taken) => void): void =>
     pool.connect((error, client, release) => {
@@ -100,6 +94,68 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     }
   )
 }
+
+/**
+ * A statement as `pg` submits it. The values of its rows stay the text that the server sent, and the server is not asked
+ * for the names and types of their columns.
+ */
+class Question implements Submittable {
+  private readonly rows: Array<StoredRow> = []
+  private plans: Map<string, number> | undefined
+  constructor(
+    private readonly text: string,
+    private readonly name: string,
+    private readonly params: ReadonlyArray<unknown>,
+    private readonly allPlans: Plans,
+    /** By these names the client finds them, and replaces the second. */
+    readonly query_timeout: number,
+    public callback: (error: Error | undefined, rows: ReadonlyArray<StoredRow>) => void
+  ) {}
+  submit(connection: Connection): void {
+    const { name, text } = this
+    connection.stream.cork()
+    if (!this.isPlanned(connection)) {
+      // of one that is not there this is no error
+      if (name !== unnamed) connection.close({ type: "S", name }, true)
+      connection.parse({ name, text, types: [] }, true)
+    }
+    connection.bind({ statement: name, values: this.params.map(textOf) }, true)
+    connection.execute(null, true)
+    connection.sync()
+    connection.stream.uncork()
+  }
+  private isPlanned(connection: Connection): boolean {
+    if (this.name === unnamed) return false
+    const plans = this.allPlans.get(connection) ?? new Map<string, number>()
+    const now = performance.now()
+    if (now - (plans.get(this.name) ?? Number.NEGATIVE_INFINITY) < planMillis) return true
+    this.allPlans.set(connection, plans.set(this.name, now))
+    this.plans = plans
+    return false
+  }
+  handleDataRow(message: { readonly fields: StoredRow }): void {
+    this.rows.push(message.fields)
+  }
+  handleCommandComplete(): void {}
+  handleReadyForQuery(): void {
+    this.callback(undefined, this.rows)
+  }
+  handleError(error: Error): void {
+    this.plans?.delete(this.name)
+    this.callback(error, [])
+  }
+}
+
+/** When each statement of a connection was planned, by its name. */
+type Plans = WeakMap<Connection, Map<string, number>>
+
+const unnamed = ""
+
+/** How long a plan is good for: what was planned for a few events scans all of them when they have become many. */
+const planMillis = 1000
+
+const textOf = (value: unknown): string | null =>
+  typeof value === "string" ? value : value === null ? null : String(value)
 
 interface Taken {
   readonly client: PoolClient

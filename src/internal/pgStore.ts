@@ -279,12 +279,12 @@ export const make = Effect.fnUntraced(function*(
     append: Object.assign(append, { direct }),
     page: (request) => {
       const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
-      const ask = ({ params, text }: Statement) => read("read", text, params, toPage)
+      const ask = ({ params, text }: Statement) => read("read", text, params, (rows) => toPage(rows.map(withNumbers)))
       return whole === undefined
         ? ask(cut)
         : Effect.flatMap(ask(whole), (page) => isTooLarge(page) ? ask(cut) : Effect.succeed(page))
     },
-    get: (id) => read("get", sql.byId, [id], (rows) => Option.fromNullable(rows[0])),
+    get: (id) => read("get", sql.byId, [id], (rows) => Option.map(Option.fromNullable(rows[0]), withNumbers)),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
     head: read("head", sql.head, [], headOf),
     reset: write("reset", (connection) =>
@@ -360,7 +360,7 @@ const dialect: Dialect = {
   hex: hexOf,
   placeholder: (number) => `$${number}`,
   oneOf: (column, placeholder) => `${column} = ANY (${placeholder}::text[])`,
-  list: (members) => members,
+  list: (members) => textArray(members),
   // a limit that is not in the text is taken for a tenth of the rows, so that the server would plan each page anew
   limited: (rows, limit, placeholder) => {
     const most = mostRows.find((most) => most >= limit)
@@ -514,6 +514,16 @@ const statements = (names: Names, lockTimeout: number) => ({
 })
 
 type Statements = ReturnType<typeof statements>
+
+/** A pool of ours gives text for what a client gives as numbers. */
+const withNumbers = (row: StoredRow): StoredRow => {
+  const all = row as Array<unknown>
+  for (const index of numbers) if (typeof all[index] === "string") all[index] = Number(all[index])
+  return row
+}
+
+/** Where a row has its turn and its schema version. */
+const numbers = [3, 8]
 
 interface Answer {
   /** Absent, or null, where every row was known. */
