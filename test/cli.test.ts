@@ -163,7 +163,7 @@ describe.each([["SQLite", newFile], ["Postgres", newSchema]] as const)("on %s", 
       head: 3,
       runs: 2,
       durability: "full",
-      set_up_version: backend === "Postgres" ? 3 : 2
+      set_up_version: backend === "Postgres" ? 4 : 3
     })
     expect(info.bytes).toBeGreaterThan(10_000)
     expect(info.incarnation).toBe(await within(where, Ledger.incarnation))

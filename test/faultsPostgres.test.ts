@@ -165,7 +165,7 @@ describe("a ledger that cannot be opened", () => {
         "UPDATE ledger_meta SET version = 99",
         "IncompatibleStore",
         /version 99.*use a release/,
-        "UPDATE ledger_meta SET version = 3"
+        "UPDATE ledger_meta SET version = 4"
       )
       yield* damage(
         "CREATE TABLE kept AS SELECT * FROM ledger_meta; DELETE FROM ledger_meta",
@@ -193,9 +193,9 @@ describe("an open ledger whose place fails works again when the place does", () 
       yield* here("ALTER TABLE ledger_events RENAME TO gone")
       yield* fails(append, "StoreFailure", missing)
       yield* fails(ledger.events, "StoreFailure", missing)
-      yield* here("ALTER TABLE gone RENAME TO ledger_events; ALTER FUNCTION ledger_append_v3_one RENAME TO gone")
+      yield* here("ALTER TABLE gone RENAME TO ledger_events; ALTER FUNCTION ledger_append_v4_one RENAME TO gone")
       yield* fails(append, "StoreFailure", missing)
-      yield* here("ALTER FUNCTION gone RENAME TO ledger_append_v3_one")
+      yield* here("ALTER FUNCTION gone RENAME TO ledger_append_v4_one")
       yield* here("CREATE TABLE kept AS SELECT * FROM ledger_meta; DELETE FROM ledger_meta")
       // not that it is empty
       yield* fails(ledger.latestOffset, "StoreFailure", /set-up record is missing; restore/)
@@ -262,7 +262,7 @@ describe("an open ledger whose place fails works again when the place does", () 
       const { append, ledger } = yield* opened({ schema }, url)
       yield* fails(append, "StoreFailure", denied, 5, password)
       assert.strictEqual((yield* ledger.events).length, 1)
-      yield* run(`GRANT EXECUTE ON FUNCTION ${schema}.ledger_append_v3_one TO ${role}`)
+      yield* run(`GRANT EXECUTE ON FUNCTION ${schema}.ledger_append_v4_one TO ${role}`)
       yield* append
       assert.strictEqual(yield* ledger.latestOffset, 2)
     }))

@@ -295,7 +295,7 @@ describe("a file that is not what it was", () => {
         "UPDATE ledger_meta SET version = 99",
         "IncompatibleStore",
         /version 99.*use a release/,
-        "UPDATE ledger_meta SET version = 2"
+        "UPDATE ledger_meta SET version = 3"
       )
       yield* damage(
         "CREATE TABLE kept AS SELECT * FROM ledger_meta; DELETE FROM ledger_meta",

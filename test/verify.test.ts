@@ -244,7 +244,7 @@ describe("a ledger in Postgres", () => {
            $$ BEGIN RETURN NULL; END $$`,
           /function "ledger_refuse" is missing, or was changed/
         ],
-        ...["ledger_append_v3", "ledger_append_v3_one"].map((name) =>
+        ...["ledger_append_v4", "ledger_append_v4_one"].map((name) =>
           [
             `DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc
              WHERE proname = '${name}' AND pronamespace = '${schema}'::regnamespace); END $$`,
@@ -308,8 +308,8 @@ describe("a ledger in Postgres", () => {
             `DO $$ BEGIN EXECUTE (SELECT 'ALTER FUNCTION ' || oid::regprocedure || ' ${
               change.replaceAll("'", "''")
             }' FROM pg_proc
-             WHERE proname = 'ledger_append_v3' AND pronamespace = '${schema}'::regnamespace); END $$`,
-            /function "ledger_append_v3" is missing, or was changed/
+             WHERE proname = 'ledger_append_v4' AND pronamespace = '${schema}'::regnamespace); END $$`,
+            /function "ledger_append_v4" is missing, or was changed/
           ] as const
         ),
         [

@@ -26,6 +26,7 @@ import {
   type Head,
   LedgerStore,
   type Outcome,
+  type Page,
   type StoredRow
 } from "../LedgerStore.js"
 import * as migrations from "./migrations/postgres.js"
@@ -47,7 +48,7 @@ import {
   names as makeNames,
   noLedger,
   otherVersion,
-  pageQuery,
+  pages as pagesOf,
   resultsOf,
   setUpRow,
   type Statement
@@ -110,6 +111,7 @@ export const make = Effect.fnUntraced(function*(
   )
 
   const sql = statements(names, lockTimeout)
+  const pages = pagesOf(names, dialect)
 
   const reserved: Execute = (text, params) =>
     connections.reserved((connection) => connection.executeValues(text, params))
@@ -277,13 +279,18 @@ export const make = Effect.fnUntraced(function*(
 
   const store: Context.Tag.Service<LedgerStore> = {
     append: Object.assign(append, { direct }),
-    page: (request) => {
-      const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
-      const ask = ({ params, text }: Statement) => read("read", text, params, (rows) => toPage(rows.map(withNumbers)))
-      return whole === undefined
-        ? ask(cut)
-        : Effect.flatMap(ask(whole), (page) => isTooLarge(page) ? ask(cut) : Effect.succeed(page))
-    },
+    page: (request) =>
+      Effect.suspend(() => {
+        const statements = pages(request)
+        const ask = (step: ReturnType<typeof statements.next>): Effect.Effect<Page, StoreError> =>
+          step.done === true
+            ? Effect.succeed(step.value)
+            : Effect.flatMap(
+              read("read", step.value.text, step.value.params, (rows) => statements.next(rows.map(withNumbers))),
+              ask
+            )
+        return ask(statements.next())
+      }),
     get: (id) => read("get", sql.byId, [id], (rows) => Option.map(Option.fromNullable(rows[0]), withNumbers)),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
     head: read("head", sql.head, [], headOf),
@@ -367,7 +374,11 @@ const dialect: Dialect = {
     return most === undefined
       ? `${rows} LIMIT ${placeholder}`
       : `SELECT * FROM (${rows} LIMIT ${most}) AS l LIMIT ${placeholder}`
-  }
+  },
+  hasLarge: ({ events }, { after, through }, bind) =>
+    `EXISTS (SELECT 1 FROM ${events} WHERE ${migrations.isLarge} AND -"offset" < ${bind(-after)} AND -"offset" >= ${
+      bind(-through)
+    })`
 }
 
 const mostRows = [16, 1000]

@@ -105,7 +105,7 @@ export interface Statement {
   readonly params: ReadonlyArray<unknown>
 }
 
-interface Range {
+export interface Range {
   readonly after: number
   readonly through: number
 }
@@ -118,15 +118,18 @@ interface PageStatement extends Statement {
   readonly skip: Statement | undefined
   /** It is made of branches, so that asking twice would cost twice. */
   readonly merged: boolean
+  /** Where the head's row is to say whether a payload may be large: no rows need not mean that it is. */
+  readonly within: Range | undefined
 }
 
 /**
  * The statement that reads a page. A filter whose arrays have several members becomes one keyset branch for each member,
  * merged by offset: `IN (…) ORDER BY` would sort everything that matches. A filter that no index answers alone looks at
  * a bounded range of offsets, so that no statement runs for as long as the ledger is large; where each filter has a time,
- * the range begins where one of those times may be.
+ * the range begins where one of those times may be. If only `small` ones are wanted, there are no rows where a payload
+ * within the range is large.
  */
-const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): PageStatement => {
+const pageStatement = (names: Names, request: PageRequest, dialect: Dialect, small: boolean): PageStatement => {
   const table = names.events
   const params = new Params(dialect)
   const bind = (value: unknown): string => params.bind(value)
@@ -154,9 +157,14 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): Pa
       : `"offset" > ${at} AND "offset" <= ${at} + ${span} AND "offset" <= ${bind(request.through)}`
   const any = (filters: ReadonlyArray<StoreFilter>) =>
     balanced(filters.map((filter) => `(${predicate(filter, params)})`))
+  const reach = !dense ? { after, through } : request.backward
+    ? { after: through - limit, through }
+    : { after, through: after + limit }
+  const looked = skip === undefined ? reach : request
+  const gate = () => small ? `NOT ${dialect.hasLarge(names, looked, bind)} AND ` : ""
   const merged = branches.length > 1 && branches.length <= maxBranches
   const rows = merged
-    ? `SELECT ${columns} FROM ${table} WHERE "offset" IN (SELECT "offset" FROM (${
+    ? `SELECT ${columns} FROM ${table} WHERE ${gate()}"offset" IN (SELECT "offset" FROM (${
       branches.map((branch, index) =>
         `SELECT "offset" FROM (SELECT "offset" FROM ${table} WHERE ${
           predicate(branch, params)
@@ -164,13 +172,21 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect): Pa
       ).join(" UNION ")
     }) AS u ${order} LIMIT ${bind(limit)}) ${order}`
     : dialect.limited(
-      `SELECT ${columns} FROM ${table} WHERE ${
+      `SELECT ${columns} FROM ${table} WHERE ${gate()}${
         branches.length === 0 ? "" : `(${any(branches.length > 1 ? request.filters : branches)}) AND `
       }${within()} ${order}`,
       limit,
       bind(limit)
     )
-  return { text: rows, params: params.values.slice(skip?.params.length), range, order, skip, merged }
+  return {
+    text: rows,
+    params: params.values.slice(skip?.params.length),
+    range,
+    order,
+    skip,
+    merged,
+    within: small && !dense ? looked : undefined
+  }
 }
 
 const isTimed = (filter: StoreFilter): boolean => filter.createdFrom !== undefined || filter.createdUntil !== undefined
@@ -199,61 +215,85 @@ const skipStatement = (names: Names, { after, backward, filters, through }: Page
   return { text, params: params.values.slice() }
 }
 
-/** How a page is asked for, and read. */
-export interface PageQuery {
-  /** The page, or none of its rows where their payloads are more than {@link pageBytes}. */
-  readonly whole: Statement | undefined
-  /**
-   * The page, cut where its payloads reach {@link pageBytes}; the last row may go over, so that there is always one. The
-   * sum costs as much as a third of the read: it is for those pages that need it.
-   */
-  readonly cut: Statement
-  readonly toPage: (rows: ReadonlyArray<StoredRow>) => Page
-  readonly isTooLarge: (page: Page) => boolean
+/** Reads a page: yields statements until it has the rows of one that answers it. */
+export type Pages = (request: PageRequest) => Generator<Statement, Page, ReadonlyArray<StoredRow>>
+
+/**
+ * A page is cut where its payloads reach {@link pageBytes}; the last row may go over, so that there is always one. To add
+ * up their sizes costs as much as a tenth to a third of a read, so that it is not done before a large payload was met.
+ */
+export const pages = (names: Names, dialect: Dialect): Pages => {
+  let metLarge = false
+  return function*(request) {
+    if (!metLarge && request.limit <= largestPage) {
+      const statement = pageStatement(names, request, dialect, true)
+      const rows = yield withHead(names, request, dialect, statement, statement.text, 1)
+      if (!isRefused(request, rows)) return toPage(request, statement, rows)
+      metLarge = true
+    }
+    const statement = pageStatement(names, request, dialect, false)
+    const { merged, order, text } = statement
+    // it is made of branches, so that asking twice would cost twice
+    if (!merged) {
+      const whole =
+        `SELECT * FROM (${text}) AS p WHERE (SELECT sum(octet_length(payload)) FROM (${text}) AS s) < ${pageBytes}`
+      const page = toPage(request, statement, yield withHead(names, request, dialect, statement, whole, 2))
+      if (page.rows.length > 0 || request.after >= page.head) return page
+    }
+    const cut =
+      `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) ` +
+      `AS before FROM (${text}) AS p) AS q WHERE before < ${pageBytes} ${order}`
+    return toPage(request, statement, yield withHead(names, request, dialect, statement, cut, 1))
+  }
 }
 
-export const pageQuery = (names: Names, request: PageRequest, dialect: Dialect): PageQuery => {
-  const statement = pageStatement(names, request, dialect)
-  const { order, params, skip, text } = statement
-  const first = skip === undefined ? "" : `WITH skip AS MATERIALIZED (${skip.text}) `
+/** With one row more, so that the head is that of the rows' own snapshot. */
+const withHead = (
+  names: Names,
+  request: PageRequest,
+  dialect: Dialect,
+  { params, skip, within }: PageStatement,
+  rows: string,
+  times: number
+): Statement => {
   const before = skip?.params ?? []
-  // one row more, so that the head is that of the rows' own snapshot
-  const withHead = (rows: string, times: number): Statement => {
-    const place = dialect.placeholder(before.length + params.length + 1)
-    return {
-      text: `${first}${headRow(names, dialect, place, skip !== undefined)} UNION ALL SELECT * FROM (${rows}) AS page`,
-      params: dialect.isPositional
-        ? [...before, request.after, ...Array.from({ length: times }, () => params).flat()]
-        : [...before, ...params, request.after]
-    }
-  }
+  const own: Array<unknown> = []
+  const bind = (value: unknown): string => dialect.placeholder(before.length + params.length + own.push(value))
+  const { events, meta } = names
+  const head = `SELECT CAST(0 AS bigint) AS "offset", incarnation, ` +
+    `CAST((SELECT "offset" FROM ${events} ORDER BY "offset" DESC LIMIT 1) AS text), NULL, ` +
+    `(SELECT ${dialect.hex("digest")} FROM ${events} WHERE "offset" = ${bind(request.after)}), ` +
+    `${skip === undefined ? "NULL" : "CAST((SELECT at FROM skip) AS text)"}, ` +
+    `${within === undefined ? "NULL" : `CASE WHEN ${dialect.hasLarge(names, within, bind)} THEN 'large' END`}, ` +
+    `${Array.from({ length: 5 }, () => "NULL").join(", ")} FROM ${meta}`
   return {
-    // it is made of branches, so that asking twice would cost twice
-    whole: statement.merged ? undefined : withHead(
-      `SELECT * FROM (${text}) AS p WHERE (SELECT sum(octet_length(payload)) FROM (${text}) AS s) < ${pageBytes}`,
-      2
-    ),
-    cut: withHead(
-      `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) AS before ` +
-        `FROM (${text}) AS p) AS q WHERE before < ${pageBytes} ${order}`,
-      1
-    ),
-    toPage: (all) => {
-      // wherever the database puts it
-      const place = all.findIndex((row) => Number(row[0]) === 0)
-      const [, incarnation, last, , digest, at] = setUpRow(all[place])
-      const head = Number(last ?? 0)
-      const range = statement.range(Number(at ?? (request.backward ? request.through : request.after)))
-      const rows = trimmed(range, all.toSpliced(place, 1))
-      return {
-        incarnation: String(incarnation),
-        head,
-        digest: digest as string | null,
-        rows,
-        next: nextOf(request, range, rows, head)
-      }
-    },
-    isTooLarge: (page) => page.rows.length === 0 && request.after < page.head
+    text: `${skip === undefined ? "" : `WITH skip AS MATERIALIZED (${skip.text}) `}${head} ` +
+      `UNION ALL SELECT * FROM (${rows}) AS page`,
+    params: dialect.isPositional
+      ? [...before, ...own, ...Array.from({ length: times }, () => params).flat()]
+      : [...before, ...params, ...own]
+  }
+}
+
+/** Whether there are no rows because one of their payloads may be large. */
+const isRefused = (request: PageRequest, rows: ReadonlyArray<StoredRow>): boolean => {
+  const [, , head, , , , large] = setUpRow(rows[0])
+  return rows.length === 1 && (request.filters.length === 0 ? request.after < Number(head ?? 0) : large !== null)
+}
+
+const toPage = (request: PageRequest, statement: PageStatement, all: ReadonlyArray<StoredRow>): Page => {
+  // wherever the database puts it
+  const place = all.findIndex((row) => Number(row[0]) === 0)
+  const [, incarnation, last, , digest, at] = setUpRow(all[place])
+  const head = Number(last ?? 0)
+  const range = statement.range(Number(at ?? (request.backward ? request.through : request.after)))
+  const rows = trimmed(range, all.toSpliced(place, 1))
+  return {
+    incarnation: String(incarnation),
+    head,
+    digest: digest as string | null,
+    rows,
+    next: nextOf(request, range, rows, head)
   }
 }
 
@@ -263,13 +303,6 @@ const trimmed = (range: Range, rows: Array<StoredRow>): Array<StoredRow> => {
   while (rows.length > 0 && isBeyond(rows[rows.length - 1]!)) rows.pop()
   return rows
 }
-
-const headRow = ({ events, meta }: Names, dialect: Dialect, after: string, skips: boolean): string =>
-  `SELECT CAST(0 AS bigint) AS "offset", incarnation, ` +
-  `CAST((SELECT "offset" FROM ${events} ORDER BY "offset" DESC LIMIT 1) AS text), NULL, ` +
-  `(SELECT ${dialect.hex("digest")} FROM ${events} WHERE "offset" = ${after}), ` +
-  `${skips ? "CAST((SELECT at FROM skip) AS text)" : "NULL"}, ` +
-  `${Array.from({ length: 6 }, () => "NULL").join(", ")} FROM ${meta}`
 
 /** Where to go on after a page, see `Page.next`. */
 const nextOf = (
@@ -300,6 +333,8 @@ export interface Dialect {
   readonly list: (members: ReadonlyArray<string>) => unknown
   /** The first rows of a query, so many as the placeholder says. */
   readonly limited: (rows: string, limit: number, placeholder: string) => string
+  /** Whether a payload of more than {@link largeBytes} stands within the range, asked of the index of those. */
+  readonly hasLarge: (names: Names, within: Range, bind: (value: unknown) => string) => string
 }
 
 /** The parameters of a statement, as its text is written. */
@@ -339,8 +374,10 @@ export const arrays = [
   ["kinds", "kind"]
 ] as const
 
-/** How many bytes of payload make a page. */
+/** How many bytes of payload make a page, and how many rows can not be as many unless one of them is large. */
 const pageBytes = 2 ** 23
+const largestPage = 1000
+export const largeBytes = Math.floor(pageBytes / largestPage)
 const scanSpan = 50_000
 
 /** How many events make a span, of which the earliest and the latest time are kept. */

@@ -69,13 +69,12 @@ import {
   names as makeNames,
   noLedger,
   otherVersion,
-  pageQuery,
+  pages as pagesOf,
   Params,
   predicate,
   problem,
   resultsOf,
-  setUpRow,
-  type Statement
+  setUpRow
 } from "./sqlStore.js"
 import * as Transaction from "./transaction.js"
 
@@ -110,6 +109,7 @@ const open = Effect.fnUntraced(function*(
   const names = makeNames(options.prefix)
   if (names === undefined) return yield* new StoreFailure({ method: "setup", cause: new Error(badName) })
   const sql = statements(names)
+  const pages = pagesOf(names, dialect)
   // a second connection to our own file spares what the client does for a statement
   const ours = options.file === undefined ? undefined : yield* openDatabase(options.file)
   const writer = options.file === undefined || ours === undefined ? undefined : yield* makeWriter({
@@ -248,10 +248,10 @@ const open = Effect.fnUntraced(function*(
     ),
     page: (request) =>
       read("read", (db) => {
-        const { cut, isTooLarge, toPage, whole } = pageQuery(names, request, dialect)
-        const ask = ({ params, text }: Statement) => toPage(db.values(text, params))
-        const page = whole && ask(whole)
-        return page === undefined || isTooLarge(page) ? ask(cut) : page
+        const statements = pages(request)
+        let step = statements.next()
+        while (step.done !== true) step = statements.next(db.values(step.value.text, step.value.params))
+        return step.value
       }),
     get: (id) => read("get", (db) => Option.fromNullable(db.first(sql.byId, [id]))),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
@@ -385,7 +385,10 @@ const dialect: Dialect = {
   placeholder: () => "?",
   oneOf: (column, placeholder) => `${column} IN (SELECT value FROM json_each(${placeholder}))`,
   list: (members) => JSON.stringify(members),
-  limited: (rows, _, placeholder) => `${rows} LIMIT ${placeholder}`
+  limited: (rows, _, placeholder) => `${rows} LIMIT ${placeholder}`,
+  hasLarge: (names, { after, through }, bind) =>
+    `EXISTS (SELECT 1 FROM ${names.events} INDEXED BY ${names.of("large")} WHERE ${migrations.isLarge} ` +
+    `AND "offset" > ${bind(after)} AND "offset" <= ${bind(through)})`
 }
 
 const busySchedule = (timeout: Duration.DurationInput) =>

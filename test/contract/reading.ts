@@ -11,7 +11,7 @@ import * as Stream from "effect/Stream"
 import * as EventModule from "../../src/Event.js"
 import type { Event, JsonObject, RecordedEvent } from "../../src/Event.js"
 import { CorruptEvent, type ReadError } from "../../src/LedgerError.js"
-import type { Page, StoredRow } from "../../src/LedgerStore.js"
+import type { Page, PageRequest, StoredRow } from "../../src/LedgerStore.js"
 import { type Backend, Client } from "./Backend.js"
 import { anyEvent, canonical, digest, event, events } from "./fixtures.js"
 import {
@@ -144,6 +144,41 @@ export const reading = (backend: Backend): void => {
         expected.slice(1).toReversed()
       )
     }))
+
+  if (backend.stored !== undefined) {
+    it.scopedLive("law 9: a page that a database gives is bounded in bytes, however it is asked for", () =>
+      Effect.gen(function*() {
+        const layer = backend.stored!()
+        const size = 600_000
+        const all = Array.from({ length: 240 }, (_, n) =>
+          event(`e${n}`, {
+            kind: n % 2 === 0 ? "agent.spoke" : "agent.acted",
+            payload: n < 100 || n >= 140 ? {} : { text: "x".repeat(size) }
+          }))
+        yield* (yield* open(layer)).ledger.appendAll(all)
+        const kinds: PageRequest["filters"] = [{ kinds: ["agent.spoke", "agent.acted"] }]
+        for (
+          const filters of [[], [{ runId: "run-1" }], kinds, [{ createdFrom: 0 }]] as Array<PageRequest["filters"]>
+        ) {
+          for (const backward of [false, true]) {
+            // a handle that has met no large payload yet
+            const { store } = yield* open(layer)
+            const found: Array<string> = []
+            let range = { after: 0, through: all.length }
+            for (let next: number | null = 0; next !== null;) {
+              const page: Page = yield* store.page({ filters, ...range, backward, limit: 1000 })
+              const payloads = page.rows.map((row) => String(row[6]).length)
+              expect(payloads.slice(0, -1).reduce((sum, length) => sum + length, 0)).toBeLessThan(2 ** 23)
+              found.push(...page.rows.map((row) => String(row[1])))
+              next = page.next
+              range = backward ? { ...range, through: (next ?? 1) - 1 } : { ...range, after: next ?? 0 }
+            }
+            const expected = all.map(({ id }) => id)
+            expect(found).toStrictEqual(backward ? expected.toReversed() : expected)
+          }
+        }
+      }))
+  }
 
   it.scopedLive("law 9: a reader has no more than the page it is in, and one that stops reads no further", () =>
     Effect.gen(function*() {

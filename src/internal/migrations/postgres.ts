@@ -1,8 +1,8 @@
 /** The Postgres set-up, by version. A changed function gets a new version, and so a new name. */
 import { maxInt, maxTime, minTime } from "../fields.js"
-import { type Names, spanRows } from "../sqlStore.js"
+import { largeBytes, type Names, spanRows } from "../sqlStore.js"
 
-export const version = 3
+export const version = 4
 
 /** The advisory lock of whoever sets something up in a database. */
 export const setUpLock = "7308906542197"
@@ -49,6 +49,8 @@ export const create = (names: Names): ReadonlyArray<string> => {
     index("actor", "actor"),
     index("session", "session_id", " WHERE session_id IS NOT NULL"),
     index("model", "model_id", " WHERE model_id IS NOT NULL"),
+    // negative, so that a range of it is asked of this index: the planner takes the few rows in it for a third of all
+    `CREATE INDEX "${names.prefix}large" ON ${events} ((-"offset")) WHERE ${isLarge}`,
     `CREATE VIEW ${names.view} AS SELECT
   "offset", id, run_id, turn, kind, actor, payload::json AS payload, to_timestamp(created_at / 1000.0) AS created_at,
   schema_version, session_id, model_profile, model_id, encode(digest, 'hex') AS digest
@@ -112,6 +114,8 @@ EXECUTE FUNCTION ${names.of("span")}()`,
 ) WITH (fillfactor = 50)`
   ]
 }
+
+export const isLarge = `octet_length(payload) > ${largeBytes}`
 
 export const enableGuard = (names: Names): string =>
   `ALTER TABLE ${names.events} ENABLE ALWAYS TRIGGER "${names.prefix}append_only"`

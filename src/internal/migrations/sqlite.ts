@@ -1,8 +1,8 @@
 /** The SQLite set-up, by version. */
 import { maxInt, maxTime, minTime } from "../fields.js"
-import { type Names, spanRows } from "../sqlStore.js"
+import { largeBytes, type Names, spanRows } from "../sqlStore.js"
 
-export const version = 2
+export const version = 3
 
 export const create = (names: Names): ReadonlyArray<string> => [
   `CREATE TABLE ${names.meta} (
@@ -34,6 +34,7 @@ export const create = (names: Names): ReadonlyArray<string> => [
   `CREATE INDEX ${names.of("actor")} ON ${names.events} (actor, "offset")`,
   `CREATE INDEX ${names.of("session")} ON ${names.events} (session_id, "offset") WHERE session_id IS NOT NULL`,
   `CREATE INDEX ${names.of("model")} ON ${names.events} (model_id, "offset") WHERE model_id IS NOT NULL`,
+  `CREATE INDEX ${names.of("large")} ON ${names.events} ("offset") WHERE ${isLarge}`,
   `CREATE VIEW ${names.view} AS SELECT
   "offset", id, run_id, turn, kind, actor, json(payload) AS payload,
   strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
@@ -86,6 +87,9 @@ BEGIN INSERT INTO ${names.spans} SELECT NEW."offset", min(created_at), max(creat
   PRIMARY KEY (name, version)
 ) STRICT`
 ]
+
+// octet_length, which programs with an older SQLite do not know, would keep them from opening the file
+export const isLarge = `length(CAST(payload AS BLOB)) > ${largeBytes}`
 
 /** Append-only in the database too; the insert guard is there because REPLACE deletes without asking the others. */
 export const guards = (names: Names): ReadonlyArray<string> => [
