@@ -8,7 +8,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
@@ -77,10 +76,6 @@ export interface Options {
 
 /** Milliseconds from a notification to the next. */
 const notifyPause = 5
-
-// by the real clock, also where a program tests with another
-const pause = (millis: number): Effect.Effect<void> =>
-  millis <= 0 ? Effect.void : Effect.async((resume) => void setTimeout(() => resume(Effect.void), millis))
 
 /** A statement that returns rows. */
 type Execute = (text: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<StoredRow>, unknown>
@@ -165,36 +160,38 @@ export const make = Effect.fnUntraced(function*(
       : connection.executeRaw(sql.limitIdle, [Duration.toMillis(options.maxLockHold)])
 
   const channel = `effect_ledger_${createHash("md5").update(names.events).digest("hex")}`
-  let notifier: Fiber.RuntimeFiber<void> | undefined
+  const notification: (done: () => void) => void = pool === undefined
+    ? (done) => void Effect.runFork(reserved(sql.notify, [channel])).addObserver(done)
+    : (done) => pool.ask(sql.notify, [channel], done)
   let notifying = false
   let again = false
-  let notified = 0
+  let notified = Number.NEGATIVE_INFINITY
+  let whenNotified: (() => void) | undefined
   // the first goes at once; the next waits, and speaks for all that come before it is sent
-  const notifyNext: Effect.Effect<void> = Effect.suspend(() => pause(notified + notifyPause - performance.now())).pipe(
-    Effect.zipRight(Effect.suspend(() => {
-      again = false
-      notified = performance.now()
-      return execute(sql.notify, [channel])
-    })),
-    Effect.ignore,
-    Effect.zipRight(Effect.suspend(() => {
-      if (again) return notifyNext
+  const notifyNext = (): void => {
+    const left = notified + notifyPause - performance.now()
+    // by the real clock, also where a program tests with another
+    if (left > 0) return void setTimeout(notifyNext, left)
+    again = false
+    notified = performance.now()
+    notification(() => {
+      if (again) return notifyNext()
       notifying = false
-      return Effect.void
-    }))
-  )
+      whenNotified?.()
+    })
+  }
   // after the commit and beside the next one: a server commits transactions that notify one at a time
   const notify = (): void => {
     again = true
     if (notifying) return
     notifying = true
-    notifier = Effect.runFork(notifyNext)
+    notifyNext()
   }
   yield* Effect.addFinalizer(() =>
-    Effect.suspend(() => notifier === undefined ? Effect.void : Fiber.await(notifier)).pipe(
-      Effect.interruptible,
-      Effect.timeoutOption("1 second")
-    )
+    Effect.async<void>((resume) => {
+      whenNotified = () => resume(Effect.void)
+      if (!notifying) whenNotified()
+    }).pipe(Effect.interruptible, Effect.timeoutOption("1 second"))
   )
 
   // who repeats one event repeats others
