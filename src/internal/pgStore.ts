@@ -530,8 +530,8 @@ const withNumbers = (row: StoredRow): StoredRow => {
   return row
 }
 
-/** Where a row has its turn and its schema version. */
-const numbers = [3, 8]
+/** Where a row has its offset, its turn, its time and its schema version. */
+const numbers = [0, 3, 7, 8]
 
 interface Answer {
   /** Absent, or null, where every row was known. */

@@ -188,14 +188,25 @@ const open = Effect.fnUntraced(function*(
   // what is written to a file that was removed or emptied is gone when the program ends: it must not be acknowledged
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
 
+  // a log that grows costs each commit a flush more: twelve MiB of it pay for batches, or after many events one by one
+  let untilLong = ours === undefined || options.durability !== "full" ? 0 : eventsUntilLong
+  if (untilLong > 0) yield* attempt("setup", () => ours?.db.run(checkpointAfter(shortLog)))
+  const count = (events: number): void => {
+    if (untilLong <= 0) return
+    untilLong -= events
+    if (untilLong <= 0) ours?.db.run(checkpointAfter(longLog))
+  }
   const recent: Recent = { duplicates: false }
   const alone = (db: Database, groups: NonEmptyReadonlyArray<AppendGroup>): ReadonlyArray<GroupResult> | undefined => {
     const row = onlyRow(groups)
+    if (row !== undefined) count(1)
     const outcome = row && db.briefly(() => appendOne(db, sql, row, recent))
     return outcome && [{ _tag: "Written", outcomes: [outcome] }]
   }
-  const together = (db: Database, joined: boolean, groups: NonEmptyReadonlyArray<AppendGroup>) =>
-    transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups, recent))
+  const together = (db: Database, joined: boolean, groups: NonEmptyReadonlyArray<AppendGroup>) => {
+    count(untilLong)
+    return transact(db, joined, sql.lock, (db) => appendAll(db, sql, groups, recent))
+  }
 
   const append = (groups: NonEmptyReadonlyArray<AppendGroup>) =>
     Effect.zipLeft(
@@ -799,16 +810,22 @@ const configure = (db: Database, durability: Options["durability"]): void => {
 }
 
 const pragmas = (durability: Options["durability"]): ReadonlyArray<string> => [
-  // a page that is written again and again is carried into the database once each time
-  `PRAGMA wal_autocheckpoint = ${checkpointPages}`,
+  checkpointAfter(longLog),
   // what a long reader made it grow beyond that is given back when the reader is gone
   `PRAGMA journal_size_limit = ${2 ** 24}`,
   `PRAGMA synchronous = ${durability === "full" ? "FULL" : "NORMAL"}`,
   ...(process.platform === "darwin" && durability === "full" ? ["PRAGMA fullfsync = ON"] : [])
 ]
 
-/** How long the write-ahead log becomes: 12 MiB. Batches are a tenth faster than with SQLite's own 1,000. */
-const checkpointPages = 3072
+/** When the pages of the write-ahead log are carried into the database: one that is written again and again, once. */
+const checkpointAfter = (pages: number): string => `PRAGMA wal_autocheckpoint = ${pages}`
+
+/** How long the write-ahead log becomes: SQLite's own 4 MiB, or 12, with which batches are a tenth faster. */
+const shortLog = 1000
+const longLog = 3072
+
+/** To grow from the one to the other takes what is gained by the longer one in so many events. */
+const eventsUntilLong = 10_000
 
 const fullSynchronous = 2
 
