@@ -142,6 +142,7 @@ describe("a SQLite file", () => {
         ["DROP TRIGGER ledger_span", /trigger "ledger_span" is missing/],
         ["INSERT INTO ledger_spans VALUES (4096, 0, 0)", /times of the span that ends at 4096 are not those/],
         ["DROP INDEX ledger_kind", /index "ledger_kind" is missing/],
+        ["DROP INDEX ledger_large", /index "ledger_large" is missing/],
         ["DROP VIEW ledger_view", /view "ledger_view" is missing/],
         ["DROP TABLE ledger_dead_letters", /table "ledger_dead_letters" is missing/],
         [
@@ -257,6 +258,7 @@ describe("a ledger in Postgres", () => {
           /times of the span that ends at 4096 are not those/
         ],
         [`DROP INDEX ${schema}.ledger_actor`, /index "ledger_actor" is missing/],
+        [`DROP INDEX ${schema}.ledger_large`, /index "ledger_large" is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_pkey`, /primary key is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_id_key`, /unique constraint of the id is missing/],
         [`ALTER TABLE ${table} DROP CONSTRAINT ledger_events_digest_check`, /1 of 13 check constraints/],

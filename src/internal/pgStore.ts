@@ -372,10 +372,7 @@ const dialect: Dialect = {
       ? `${rows} LIMIT ${placeholder}`
       : `SELECT * FROM (${rows} LIMIT ${most}) AS l LIMIT ${placeholder}`
   },
-  hasLarge: ({ events }, { after, through }, bind) =>
-    `EXISTS (SELECT 1 FROM ${events} WHERE ${migrations.isLarge} AND -"offset" < ${bind(-after)} AND -"offset" >= ${
-      bind(-through)
-    })`
+  isLarge: migrations.isLarge
 }
 
 const mostRows = [16, 1000]

@@ -105,7 +105,7 @@ export interface Statement {
   readonly params: ReadonlyArray<unknown>
 }
 
-export interface Range {
+interface Range {
   readonly after: number
   readonly through: number
 }
@@ -157,11 +157,13 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect, sma
       : `"offset" > ${at} AND "offset" <= ${at} + ${span} AND "offset" <= ${bind(request.through)}`
   const any = (filters: ReadonlyArray<StoreFilter>) =>
     balanced(filters.map((filter) => `(${predicate(filter, params)})`))
-  const reach = !dense ? { after, through } : request.backward
-    ? { after: through - limit, through }
-    : { after, through: after + limit }
-  const looked = skip === undefined ? reach : request
-  const gate = () => small ? `NOT ${dialect.hasLarge(names, looked, bind)} AND ` : ""
+  // backwards the head may be anywhere below `through`
+  const looked = skip !== undefined
+    ? request
+    : dense && !request.backward
+    ? { after, through: after + limit }
+    : { after, through }
+  const gate = () => small ? `NOT ${hasLarge(names, looked, dialect, bind)} AND ` : ""
   const merged = branches.length > 1 && branches.length <= maxBranches
   const rows = merged
     ? `SELECT ${columns} FROM ${table} WHERE ${gate()}"offset" IN (SELECT "offset" FROM (${
@@ -188,6 +190,12 @@ const pageStatement = (names: Names, request: PageRequest, dialect: Dialect, sma
     within: small && !dense ? looked : undefined
   }
 }
+
+/** Whether a payload within the range is large, asked of the index of those, whose offsets are negative. */
+const hasLarge = ({ events }: Names, { after, through }: Range, dialect: Dialect, bind: (value: unknown) => string) =>
+  `EXISTS (SELECT 1 FROM ${events} WHERE ${dialect.isLarge} AND -"offset" < ${bind(-after)} AND -"offset" >= ${
+    bind(-through)
+  })`
 
 const isTimed = (filter: StoreFilter): boolean => filter.createdFrom !== undefined || filter.createdUntil !== undefined
 
@@ -238,7 +246,7 @@ export const pages = (names: Names, dialect: Dialect): Pages => {
       const whole =
         `SELECT * FROM (${text}) AS p WHERE (SELECT sum(octet_length(payload)) FROM (${text}) AS s) < ${pageBytes}`
       const page = toPage(request, statement, yield withHead(names, request, dialect, statement, whole, 2))
-      if (page.rows.length > 0 || request.after >= page.head) return page
+      if (page.rows.length > 0 || isEmpty(request, page.head)) return page
     }
     const cut =
       `SELECT ${columns} FROM (SELECT p.*, sum(octet_length(payload)) OVER (${order}) - octet_length(payload) ` +
@@ -264,7 +272,7 @@ const withHead = (
     `CAST((SELECT "offset" FROM ${events} ORDER BY "offset" DESC LIMIT 1) AS text), NULL, ` +
     `(SELECT ${dialect.hex("digest")} FROM ${events} WHERE "offset" = ${bind(request.after)}), ` +
     `${skip === undefined ? "NULL" : "CAST((SELECT at FROM skip) AS text)"}, ` +
-    `${within === undefined ? "NULL" : `CASE WHEN ${dialect.hasLarge(names, within, bind)} THEN 'large' END`}, ` +
+    `${within === undefined ? "NULL" : `CASE WHEN ${hasLarge(names, within, dialect, bind)} THEN 'large' END`}, ` +
     `${Array.from({ length: 5 }, () => "NULL").join(", ")} FROM ${meta}`
   return {
     text: `${skip === undefined ? "" : `WITH skip AS MATERIALIZED (${skip.text}) `}${head} ` +
@@ -278,8 +286,11 @@ const withHead = (
 /** Whether there are no rows because one of their payloads may be large. */
 const isRefused = (request: PageRequest, rows: ReadonlyArray<StoredRow>): boolean => {
   const [, , head, , , , large] = setUpRow(rows[0])
-  return rows.length === 1 && (request.filters.length === 0 ? request.after < Number(head ?? 0) : large !== null)
+  return rows.length === 1 && (request.filters.length === 0 ? !isEmpty(request, Number(head ?? 0)) : large !== null)
 }
+
+/** Whether the request's range of offsets holds none. */
+const isEmpty = ({ after, through }: PageRequest, head: number): boolean => after >= Math.min(through, head)
 
 const toPage = (request: PageRequest, statement: PageStatement, all: ReadonlyArray<StoredRow>): Page => {
   // wherever the database puts it
@@ -333,8 +344,8 @@ export interface Dialect {
   readonly list: (members: ReadonlyArray<string>) => unknown
   /** The first rows of a query, so many as the placeholder says. */
   readonly limited: (rows: string, limit: number, placeholder: string) => string
-  /** Whether a payload of more than {@link largeBytes} stands within the range, asked of the index of those. */
-  readonly hasLarge: (names: Names, within: Range, bind: (value: unknown) => string) => string
+  /** What is true of a payload of more than {@link largeBytes}, as the index of those has it. */
+  readonly isLarge: string
 }
 
 /** The parameters of a statement, as its text is written. */

@@ -188,7 +188,8 @@ const open = Effect.fnUntraced(function*(
   // what is written to a file that was removed or emptied is gone when the program ends: it must not be acknowledged
   const stillThere = Effect.suspend(() => options.isLost() ? lost() : Effect.void)
 
-  // a log that grows costs each commit a flush more: twelve MiB of it pay for batches, or after many events one by one
+  // a log that grows costs each commit a flush more: 12 MiB of it pay where several are
+  // written together, or after many one by one
   let untilLong = ours === undefined || options.durability !== "full" ? 0 : eventsUntilLong
   if (untilLong > 0) yield* attempt("setup", () => ours?.db.run(checkpointAfter(shortLog)))
   const count = (events: number): void => {
@@ -199,8 +200,8 @@ const open = Effect.fnUntraced(function*(
   const recent: Recent = { duplicates: false }
   const alone = (db: Database, groups: NonEmptyReadonlyArray<AppendGroup>): ReadonlyArray<GroupResult> | undefined => {
     const row = onlyRow(groups)
-    if (row !== undefined) count(1)
     const outcome = row && db.briefly(() => appendOne(db, sql, row, recent))
+    if (outcome?.status === "appended") count(1)
     return outcome && [{ _tag: "Written", outcomes: [outcome] }]
   }
   const together = (db: Database, joined: boolean, groups: NonEmptyReadonlyArray<AppendGroup>) => {
@@ -397,9 +398,7 @@ const dialect: Dialect = {
   oneOf: (column, placeholder) => `${column} IN (SELECT value FROM json_each(${placeholder}))`,
   list: (members) => JSON.stringify(members),
   limited: (rows, _, placeholder) => `${rows} LIMIT ${placeholder}`,
-  hasLarge: (names, { after, through }, bind) =>
-    `EXISTS (SELECT 1 FROM ${names.events} INDEXED BY ${names.of("large")} WHERE ${migrations.isLarge} ` +
-    `AND "offset" > ${bind(after)} AND "offset" <= ${bind(through)})`
+  isLarge: migrations.isLarge
 }
 
 const busySchedule = (timeout: Duration.DurationInput) =>

@@ -160,11 +160,13 @@ export const reading = (backend: Backend): void => {
         for (
           const filters of [[], [{ runId: "run-1" }], kinds, [{ createdFrom: 0 }]] as Array<PageRequest["filters"]>
         ) {
-          for (const backward of [false, true]) {
+          // other reads look back from where they are told to
+          const beyond = filters.length === 0 ? 2 ** 40 : all.length
+          for (const [backward, end] of [[false, all.length], [true, all.length], [true, beyond]] as const) {
             // a handle that has met no large payload yet
             const { store } = yield* open(layer)
             const found: Array<string> = []
-            let range = { after: 0, through: all.length }
+            let range = { after: 0, through: end }
             for (let next: number | null = 0; next !== null;) {
               const page: Page = yield* store.page({ filters, ...range, backward, limit: 1000 })
               const payloads = page.rows.map((row) => String(row[6]).length)

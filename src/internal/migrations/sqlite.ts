@@ -34,7 +34,8 @@ export const create = (names: Names): ReadonlyArray<string> => [
   `CREATE INDEX ${names.of("actor")} ON ${names.events} (actor, "offset")`,
   `CREATE INDEX ${names.of("session")} ON ${names.events} (session_id, "offset") WHERE session_id IS NOT NULL`,
   `CREATE INDEX ${names.of("model")} ON ${names.events} (model_id, "offset") WHERE model_id IS NOT NULL`,
-  `CREATE INDEX ${names.of("large")} ON ${names.events} ("offset") WHERE ${isLarge}`,
+  // negative, so that a range of it is asked of this index and not of the table
+  `CREATE INDEX ${names.of("large")} ON ${names.events} (-"offset") WHERE ${isLarge}`,
   `CREATE VIEW ${names.view} AS SELECT
   "offset", id, run_id, turn, kind, actor, json(payload) AS payload,
   strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created_at,
