@@ -204,6 +204,8 @@ export interface Append {
 export class LedgerStore extends Context.Tag("effect-ledger/LedgerStore")<LedgerStore, {
   readonly append: Append
   readonly page: (request: PageRequest) => Effect.Effect<Page, StoreError>
+  /** Whether another process makes a page ready, so that the next one is worth asking for while one is handled. */
+  readonly readsAhead: boolean
   readonly get: (id: string) => Effect.Effect<Option.Option<StoredRow>, StoreError>
   /** Distinct run ids by their first offset. */
   readonly runs: Effect.Effect<ReadonlyArray<string>, StoreError>

@@ -542,6 +542,19 @@ describe("Postgres appends", () => {
       assert.deepStrictEqual(yield* offsets, dense(20))
     }).pipe(Effect.provide(open({ maxConnections: 2 }))))
 
+  it.live("a page that is on its way when the ledger is closed leaves no connection open", () => {
+    const name = newSchema()
+    const connections = () =>
+      raw((client) => client.query("SELECT pid FROM pg_stat_activity WHERE application_name = $1", [name]))
+    return Effect.flatMap(events(3500), Ledger.appendAll).pipe(
+      Effect.zipRight(eventually(connections(), ({ rowCount }) => rowCount !== 0)),
+      // the third page, when the second has been given
+      Effect.zipRight(Stream.runDrain(Stream.take(Ledger.tail(), 1001))),
+      Effect.provide(open({ url: `${url}?application_name=${name}` })),
+      Effect.zipRight(eventually(connections(), ({ rowCount }) => rowCount === 0))
+    )
+  })
+
   it.live("over a client that transforms names", () =>
     Effect.gen(function*() {
       const client = PgClient.layer({

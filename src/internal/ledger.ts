@@ -4,6 +4,7 @@ import * as Chunk from "effect/Chunk"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -20,7 +21,7 @@ import {
   type SubscribeError
 } from "../LedgerError.js"
 import * as LedgerMetrics from "../LedgerMetrics.js"
-import type { GroupResult, LedgerStore, Outcome, Row, StoreCondition, StoredRow } from "../LedgerStore.js"
+import type { GroupResult, LedgerStore, Outcome, Page, Row, StoreCondition, StoredRow } from "../LedgerStore.js"
 import * as GroupCommit from "./groupCommit.js"
 import * as Live from "./live.js"
 import { checkCondition, type CheckedQuery, checkId, checkQuery, checkRunId, checkSubscription } from "./query.js"
@@ -43,6 +44,7 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<{ readonly ledger: Service; readonly admin: Admin }, never, Scope.Scope> {
   const maxPayloadBytes = options.maxPayloadBytes ?? 2 ** 20
+  const scope = yield* Effect.scope
   const queue = yield* GroupCommit.make({
     write: store.append,
     maxEvents: 4096,
@@ -83,17 +85,13 @@ export const make = Effect.fnUntraced(function*(
 
   /** A stream takes `most` of what is at hand in one chunk: Effect folds a chunk with a stack frame for each element. */
   const readPage = (checked: CheckedQuery, state: ReadState, most = keptRows): Effect.Effect<PageRead, ReadError> =>
-    state.failure !== undefined ?
-      state.failure
-      : checked.filters.length > 0 || checked.backward ?
-      readStored(checked, state, false)
-      // what a transaction reads may never be committed
-      : Effect.flatMap(
+    state.failure ??
+      Effect.flatMap(
         store.inTransaction,
         (inTransaction) =>
-          !inTransaction && suffix.covers(state.after)
+          mayKeep(checked, inTransaction) && suffix.covers(state.after)
             ? readKept(checked, state, most)
-            : readStored(checked, state, !inTransaction)
+            : readStored(checked, state, inTransaction)
       )
 
   /** From the suffix, if the store says that it is still right. */
@@ -115,7 +113,7 @@ export const make = Effect.fnUntraced(function*(
         } else suffix.drop()
       }
       const expected = state.incarnation ?? checked.cursor.incarnation ?? incarnation
-      if (!suffix.covers(state.after) || expected !== incarnation) return readStored(checked, state, true)
+      if (!suffix.covers(state.after) || expected !== incarnation) return readStored(checked, state, false)
       const through = Math.min(state.through, head)
       const events = suffix.slice(
         state.after,
@@ -134,20 +132,38 @@ export const make = Effect.fnUntraced(function*(
     })
   }
 
-  const readStored = (checked: CheckedQuery, state: ReadState, keep: boolean): Effect.Effect<PageRead, ReadError> => {
-    const page = store.page({
-      filters: checked.filters,
-      after: state.after,
-      through: state.through,
-      backward: checked.backward,
-      limit: Math.max(1, Math.min(pageRows, state.left))
-    })
-    return Effect.flatMap(page, ({ head, incarnation, next, rows }) => {
+  const ask = (
+    { backward, filters }: CheckedQuery,
+    { after, left, through }: Unread
+  ): Effect.Effect<Page, StoreError> =>
+    store.page({ filters, after, through, backward, limit: Math.max(1, Math.min(pageRows, left)) })
+
+  /** Reads it now; who asks for it waits, and where it failed reads it then. */
+  const begin = (page: Effect.Effect<Page, StoreError>): Effect.Effect<Page, StoreError> =>
+    Effect.orElse(Fiber.join(Effect.runFork(page, { scope })), () => page)
+
+  const readStored = (
+    checked: CheckedQuery,
+    state: ReadState,
+    inTransaction: boolean
+  ): Effect.Effect<PageRead, ReadError> =>
+    Effect.flatMap(state.ahead ?? ask(checked, state), ({ head, incarnation, next, rows }) => {
       const expected = state.incarnation ?? checked.cursor.incarnation
       if (checked.cursor.after > head || (expected !== undefined && expected !== incarnation)) {
         return new LedgerReplaced({ expected: expected ?? null, found: incarnation, head })
       }
       const through = Math.min(state.through, head)
+      const keep = mayKeep(checked, inTransaction)
+      const unread: Unread = {
+        left: state.left - rows.length,
+        after: checked.backward ? state.after : next ?? through,
+        through: checked.backward ? (next ?? 1) - 1 : through
+      }
+      // who asks for a second page asks for a third
+      const ahead = store.readsAhead && !inTransaction && state.incarnation !== undefined && next !== null &&
+          unread.left > 0 && !(keep && suffix.covers(unread.after))
+        ? begin(ask(checked, unread))
+        : undefined
       const dense = checked.filters.length === 0 ? (checked.backward ? through : state.after + 1) : undefined
       const decoded = decodeAll(rows, state.left, dense, checked.backward ? -1 : 1)
       const { events } = decoded
@@ -160,16 +176,11 @@ export const make = Effect.fnUntraced(function*(
           reason: "the row is missing"
         })
         : decoded.failure
-      const rest: ReadState | undefined = failure === undefined && (next === null || left === 0) ? undefined : {
-        incarnation,
-        failure,
-        left,
-        after: checked.backward ? state.after : next ?? through,
-        through: checked.backward ? (next ?? 1) - 1 : through
-      }
+      const rest: ReadState | undefined = failure === undefined && (next === null || left === 0)
+        ? undefined
+        : { ...unread, left, incarnation, failure, ahead }
       return Effect.succeed([Chunk.unsafeFromArray(events), Option.fromNullable(rest)] as const)
     })
-  }
 
   const read = (checked: CheckedQuery): Stream.Stream<RecordedEvent, ReadError> => {
     const start = (through: number): ReadState => ({
@@ -208,19 +219,24 @@ export const make = Effect.fnUntraced(function*(
       return from({ incarnation: undefined, failure: undefined, left: unlimited, after: 0, through: unlimited })
     })
 
+  const piece = (checked: CheckedQuery, state: ReadState): Effect.Effect<Live.Piece, ReadError> =>
+    Effect.map(readPage(checked, state), ([events, next]) => {
+      const rest = Option.getOrUndefined(next)
+      return {
+        events,
+        after: rest?.after ?? state.through,
+        failure: rest?.failure,
+        next: rest && piece(checked, rest)
+      }
+    })
+
   const live = yield* Live.make({
     store,
     pollInterval: options.pollInterval ?? "1 second",
     readPage: (filters, { after, incarnation }, through) =>
-      Effect.map(
-        readPage(
-          { filters, cursor: { after, incarnation }, through, backward: false, limit: unlimited },
-          { incarnation, failure: undefined, after, through, left: unlimited }
-        ),
-        ([events, rest]) => {
-          const { after, failure } = Option.getOrElse(rest, () => ({ after: through, failure: undefined }))
-          return { events, after, failure }
-        }
+      piece(
+        { filters, cursor: { after, incarnation }, through, backward: false, limit: unlimited },
+        { incarnation, failure: undefined, after, through, left: unlimited }
       )
   })
 
@@ -289,16 +305,26 @@ export const make = Effect.fnUntraced(function*(
 
 type PageRead = readonly [Chunk.Chunk<RecordedEvent>, Option.Option<ReadState>]
 
-/** Where a read stands, between two pages. */
-interface ReadState {
-  /** Of the log that the first page came from; no page may come from another. */
-  readonly incarnation: string | undefined
+/** What is still to be read: so many events of these offsets. */
+interface Unread {
   readonly after: number
   readonly through: number
   readonly left: number
+}
+
+/** Where a read stands, between two pages. */
+interface ReadState extends Unread {
+  /** Of the log that the first page came from; no page may come from another. */
+  readonly incarnation: string | undefined
+  /** The next page, where it is read already. */
+  readonly ahead?: Effect.Effect<Page, StoreError> | undefined
   /** What to fail with, now that the events before it are delivered. */
   readonly failure: CorruptEvent | undefined
 }
+
+/** Whether the suffix may keep its pages: what a transaction reads may never be committed. */
+const mayKeep = ({ backward, filters }: CheckedQuery, inTransaction: boolean): boolean =>
+  !inTransaction && !backward && filters.length === 0
 
 /** Up to `limit` events; with `dense` that offset must come first, and each next one without a hole. */
 const decodeAll = (rows: ReadonlyArray<StoredRow>, limit: number, dense: number | undefined, step: number) => {

@@ -50,6 +50,8 @@ export interface Piece {
   readonly after: number
   /** What to fail with once the events are delivered. */
   readonly failure: CorruptEvent | undefined
+  /** What comes after them, as far as it was to be read. */
+  readonly next: Effect.Effect<Piece, SubscribeError | StoreUnavailable> | undefined
 }
 
 export interface Live {
@@ -207,13 +209,13 @@ export const make = Effect.fnUntraced(function*(
         }
         const first = tail.rows[0]
         if (first !== undefined && offsetOf(first) <= state.after + 1) {
-          return Effect.succeed(fromRows(tail, filters, { ...state, incarnation, generation }))
+          return Effect.succeed(fromRows(tail, filters, { ...state, incarnation, generation, next: undefined }))
         }
         const lag = tail.head - state.after
         const head = tail.head
         return Effect.map(
-          patiently(readPage(filters, { after: state.after, incarnation }, head)),
-          ({ after, events, failure }) => {
+          patiently(state.next ?? readPage(filters, { after: state.after, incarnation }, head)),
+          ({ after, events, failure, next }) => {
             const elements = Chunk.map(events, (event): Followed => Followed.Recorded({ event }))
             const caughtUp = failure === undefined && after === head && after === tail.head
             return [
@@ -221,7 +223,7 @@ export const make = Effect.fnUntraced(function*(
                 lag > pageRows ? Chunk.prepend(elements, Followed.Behind({ lag })) : elements,
                 caughtUp ? Chunk.of(Followed.CaughtUp({ head })) : Chunk.empty()
               ),
-              { after, incarnation, generation, failure, told: caughtUp }
+              { after, incarnation, generation, failure, next, told: caughtUp }
             ] as const
           }
         )
@@ -232,6 +234,7 @@ export const make = Effect.fnUntraced(function*(
       incarnation: cursor.incarnation,
       generation: undefined,
       failure: undefined,
+      next: undefined,
       told: false
     }
     return Stream.unwrapScoped(
@@ -251,6 +254,7 @@ interface State {
   readonly incarnation: string | undefined
   readonly generation: number | undefined
   readonly failure: CorruptEvent | undefined
+  readonly next: Piece["next"]
   /** Whether it was told that this is the head. */
   readonly told: boolean
 }

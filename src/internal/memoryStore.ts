@@ -132,6 +132,7 @@ export const make = (): Context.Context<LedgerStore | ConsumerStore> => {
           next: page.length < limit ? null : page[page.length - 1]![0] as number
         }
       }),
+    readsAhead: false,
     get: (id) =>
       view(({ length, offsets, rows }) => {
         const offset = offsets.get(id)

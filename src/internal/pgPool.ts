@@ -43,7 +43,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
         return done(error.message === "Query read timeout" ? unanswered(millis) : error, [])
       }
       // one is kept: another comes where a write was given up, and answers after all
-      if (keep && kept === undefined && pool.waitingCount === 0) {
+      if (keep && kept === undefined && !closed && pool.waitingCount === 0) {
         kept = taken
         letGo.refresh()
       } else taken.release()
@@ -71,6 +71,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
       use(taken)
     })
   let kept: Taken | undefined
+  let closed = false
   const releaseKept = (): void => {
     kept?.release()
     kept = undefined
@@ -79,6 +80,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
   return Effect.as(
     Effect.addFinalizer(() =>
       Effect.sync(() => {
+        closed = true
         clearTimeout(letGo)
         releaseKept()
       })

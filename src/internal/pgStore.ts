@@ -116,7 +116,11 @@ export const make = Effect.fnUntraced(function*(
     ? reserved
     : (text, params) =>
       Effect.async((resume) =>
-        pool.ask(text, params, (error, rows) => resume(error === undefined ? Effect.succeed(rows) : Effect.fail(error)))
+        pool.askAgain(
+          text,
+          params,
+          (error, rows) => resume(error === undefined ? Effect.succeed(rows) : Effect.fail(error))
+        )
       )
 
   const read = <A>(
@@ -288,6 +292,7 @@ export const make = Effect.fnUntraced(function*(
             )
         return ask(statements.next())
       }),
+    readsAhead: true,
     get: (id) => read("get", sql.byId, [id], (rows) => Option.map(Option.fromNullable(rows[0]), withNumbers)),
     runs: read("runs", sql.runs, [], (rows) => rows.map((row) => String(row[0]))),
     head: read("head", sql.head, [], headOf),

@@ -265,6 +265,7 @@ const open = Effect.fnUntraced(function*(
         while (step.done !== true) step = statements.next(db.values(step.value.text, step.value.params))
         return step.value
       }),
+    readsAhead: false,
     get: (id) => read("get", (db) => Option.fromNullable(db.first(sql.byId, [id]))),
     runs: read("runs", (db) => db.values(sql.runs).map((row) => String(row[0]))),
     head: read("head", (db) => headOf(db, sql)),

@@ -9,7 +9,7 @@ import { LedgerStore } from "../../src/LedgerStore.js"
 import * as StoreLedger from "../../src/StoreLedger.js"
 import { type Backend, Client } from "./Backend.js"
 import { event, events } from "./fixtures.js"
-import { collect, expectEvents, expectHistory, open, recordedAt, type Store } from "./handle.js"
+import { collect, expectEvents, expectHistory, failure, open, over, recordedAt, type Store } from "./handle.js"
 
 /** A second ledger on the same store, which keeps about so many bytes of events at hand. */
 const keeping = (store: Store, cacheBytes: number) =>
@@ -123,6 +123,21 @@ export const keepingAtHand = (backend: Backend): void => {
         yield* expectHistory(handle, events(3))
         yield* handle.ledger.append(event("kept"))
         yield* expectHistory(handle, [...events(3), event("kept")])
+      }))
+
+    it.scopedLive("law 12: a transaction reads what it wrote, however many pages, and nobody else does", () =>
+      Effect.gen(function*() {
+        const handle = yield* open(client())
+        const { transaction } = Context.get(handle.context, Client)
+        const { ledger } = yield* open(over(handle.store, () => ({ readsAhead: true })))
+        yield* ledger.appendAll(events(2500))
+        const all = [...events(2500), ...Array.from({ length: 2000 }, (_, n) => event(`undone-${n}`))]
+        const inside = Effect.zipRight(ledger.appendAll(all.slice(2500)), ledger.events)
+        yield* failure(transaction(Effect.flatMap(inside, (seen) => {
+          expectEvents(seen, recordedAt(1, all))
+          return Effect.fail("undone")
+        })))
+        expectEvents(yield* ledger.events, recordedAt(1, events(2500)))
       }))
   }
 }

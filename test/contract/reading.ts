@@ -10,7 +10,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as EventModule from "../../src/Event.js"
 import type { Event, JsonObject, RecordedEvent } from "../../src/Event.js"
-import { CorruptEvent, type ReadError } from "../../src/LedgerError.js"
+import { CorruptEvent, type ReadError, StoreUnavailable } from "../../src/LedgerError.js"
 import type { Page, PageRequest, StoredRow } from "../../src/LedgerStore.js"
 import { type Backend, Client } from "./Backend.js"
 import { anyEvent, canonical, digest, event, events } from "./fixtures.js"
@@ -182,25 +182,51 @@ export const reading = (backend: Backend): void => {
       }))
   }
 
-  it.scopedLive("law 9: a reader has no more than the page it is in, and one that stops reads no further", () =>
-    Effect.gen(function*() {
-      const pages: Array<number> = []
-      const { ledger } = yield* wrapped(backend, (store) => ({
-        page: (request) => Effect.tap(store.page(request), (page) => Effect.sync(() => pages.push(page.rows.length)))
-      }))
-      yield* ledger.appendAll(events(2500))
-      let seen = 0
-      yield* Stream.runForEach(ledger.tail(), () =>
-        Effect.sync(() => {
-          seen++
-          const before = pages.slice(0, -1).reduce((sum, rows) => sum + rows, 0)
-          expect(seen).toBeGreaterThan(before)
+  it.scopedLive.each([false, true])(
+    "law 9: a reader has no more than the page it is in, and if the store reads ahead (%s) the next; one that stops reads no further",
+    (readsAhead) =>
+      Effect.gen(function*() {
+        const pages: Array<number> = []
+        const { ledger } = yield* wrapped(backend, (store) => ({
+          readsAhead,
+          page: (request) =>
+            Effect.suspend(() => {
+              const place = pages.push(0) - 1
+              return Effect.tap(store.page(request), ({ rows }) => Effect.sync(() => pages[place] = rows.length))
+            })
         }))
-      expect(seen).toBe(2500)
-      expect(Math.max(...pages)).toBeLessThanOrEqual(1000)
-      pages.length = 0
-      yield* Stream.runDrain(Stream.take(ledger.tail(), 3))
-      expect(pages.length).toBe(1)
+        yield* ledger.appendAll(events(4500))
+        for (const direction of ["forward", "backward"] as const) {
+          pages.length = 0
+          let seen = 0
+          // who reads one page may want no other
+          const asked = () => seen <= 1000 ? 1 : Math.min(Math.ceil(seen / 1000) + (readsAhead ? 1 : 0), 5)
+          yield* Stream.runForEach(ledger.read({ direction }), () =>
+            Effect.sync(() => {
+              seen++
+              expect(pages.length).toBe(asked())
+            }))
+          expect(seen).toBe(4500)
+          expect(pages).toStrictEqual([1000, 1000, 1000, 1000, 500])
+        }
+        pages.length = 0
+        yield* Stream.runDrain(ledger.read({ filter: { kinds: [events(1)[0]!.kind] }, limit: 2000 }))
+        yield* Stream.runDrain(Stream.take(ledger.tail(), 3))
+        expect(pages.length).toBe(3)
+      })
+  )
+
+  it.scopedLive("law 9: a page that was read ahead and failed is read when it is wanted", () =>
+    Effect.gen(function*() {
+      let calls = 0
+      const { ledger } = yield* wrapped(backend, (store) => ({
+        readsAhead: true,
+        page: (request) =>
+          Effect.suspend(() => ++calls === 3 ? new StoreUnavailable({ reason: "lost" }) : store.page(request))
+      }))
+      yield* ledger.appendAll(events(3500))
+      expectEvents(yield* ledger.events, recordedAt(1, events(3500)))
+      expect(calls).toBe(5)
     }))
 
   it.scopedLive("law 9: opening reads no events", () =>

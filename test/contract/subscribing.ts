@@ -291,6 +291,24 @@ export const subscribing = (backend: Backend): void => {
       expectEvents(seen, recordedAt(1, events(3500)))
     }))
 
+  it.scopedLive("law 9: a subscriber that catches up is in one page, has the next at hand, and asks for none twice", () =>
+    Effect.gen(function*() {
+      const { store } = yield* open(backend.layer())
+      const asked: Array<number> = []
+      const reader = yield* open(impatient(store, {
+        readsAhead: true,
+        page: (request) => Effect.zipRight(Effect.sync(() => asked.push(request.after)), store.page(request))
+      }))
+      yield* reader.ledger.appendAll(events(4500))
+      let seen = 0
+      yield* Stream.runForEach(Stream.take(reader.ledger.subscribe(), 4500), () =>
+        Effect.sync(() => {
+          seen++
+          expect(asked.filter((after) => after < 4500).length).toBe(Math.min(Math.ceil(seen / 1000) + 1, 5))
+        }))
+      expect(asked.filter((after) => after < 4500)).toStrictEqual([0, 1000, 2000, 3000, 4000])
+    }))
+
   it.scopedLive("law 15: the log is watched from the first subscriber to the last, and not beyond", () =>
     Effect.gen(function*() {
       const { store } = yield* open(backend.layer())
