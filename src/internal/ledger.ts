@@ -4,7 +4,7 @@ import * as Chunk from "effect/Chunk"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -44,7 +44,6 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<{ readonly ledger: Service; readonly admin: Admin }, never, Scope.Scope> {
   const maxPayloadBytes = options.maxPayloadBytes ?? 2 ** 20
-  const scope = yield* Effect.scope
   const queue = yield* GroupCommit.make({
     write: store.append,
     maxEvents: 4096,
@@ -137,10 +136,6 @@ export const make = Effect.fnUntraced(function*(
     { after, left, through }: Unread
   ): Effect.Effect<Page, StoreError> =>
     store.page({ filters, after, through, backward, limit: Math.max(1, Math.min(pageRows, left)) })
-
-  /** Reads it now; who asks for it waits, and where it failed reads it then. */
-  const begin = (page: Effect.Effect<Page, StoreError>): Effect.Effect<Page, StoreError> =>
-    Effect.orElse(Fiber.join(Effect.runFork(page, { scope })), () => page)
 
   const readStored = (
     checked: CheckedQuery,
@@ -320,6 +315,21 @@ interface ReadState extends Unread {
   readonly ahead?: Effect.Effect<Page, StoreError> | undefined
   /** What to fail with, now that the events before it are delivered. */
   readonly failure: CorruptEvent | undefined
+}
+
+/**
+ * Reads it now; who asks for it, once, waits, and where it failed reads it then. It is handed over, and nothing else holds
+ * it: what a fiber or a scope holds that has ended lives until the next full collection where one hangs on another.
+ */
+const begin = (page: Effect.Effect<Page, StoreError>): Effect.Effect<Page, StoreError> => {
+  let answer: Effect.Effect<Page, StoreError> | undefined
+  let hand = (found: Effect.Effect<Page, StoreError>): void => void (answer = found)
+  Effect.runFork(Effect.map(Effect.exit(page), (exit) => hand(Exit.isSuccess(exit) ? exit : page)))
+  return Effect.async((resume) => {
+    if (answer === undefined) hand = resume
+    else resume(answer)
+    answer = undefined
+  })
 }
 
 /** Whether the suffix may keep its pages: what a transaction reads may never be committed. */

@@ -36,11 +36,12 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
     done: Parameters<Ask>[2],
     keep: boolean
   ): void => {
-    const question = new Question(text, nameOf(text), params, plans, millis, (error, rows) => {
+    const question = new Question(text, nameOf(text), params, plans, (error, rows) => {
+      asked.delete(question)
       if (error !== undefined) {
         // what the server refuses leaves the connection as it was; anything else ends it
         taken.release(!("severity" in error && error.severity === "ERROR"))
-        return done(error.message === "Query read timeout" ? unanswered(millis) : error, [])
+        return done(error, [])
       }
       // one is kept: another comes where a write was given up, and answers after all
       if (keep && kept === undefined && !closed && pool.waitingCount === 0) {
@@ -49,7 +50,24 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
       } else taken.release()
       done(undefined, rows)
     })
+    asked.add(question)
+    if (!isWatched) watch(millis)
     taken.client.query(question)
+  }
+  /** The oldest first. */
+  const asked = new Set<Question>()
+  let isWatched = false
+  // with the driver's own timer, one for each query, a page takes half as long again: the collector takes its rows for alive
+  const watch = (left: number): void => {
+    isWatched = true
+    setTimeout(() => {
+      for (const question of asked) {
+        const left = question.askedAt + millis - performance.now()
+        if (left > 0) return watch(left)
+        question.giveUp(unanswered(millis))
+      }
+      isWatched = false
+    }, left).unref()
   }
   const take = (done: Parameters<Ask>[2], use: (taken: Taken) => void): void =>
     pool.connect((error, client, release) => {
@@ -102,6 +120,7 @@ export const askOn = (pool: Pool, millis: number, prepared: boolean): Effect.Eff
  * for the names and types of their columns.
  */
 class Question implements Submittable {
+  readonly askedAt = performance.now()
   private readonly rows: Array<StoredRow> = []
   private plans: Map<string, number> | undefined
   constructor(
@@ -109,8 +128,7 @@ class Question implements Submittable {
     private readonly name: string,
     private readonly params: ReadonlyArray<unknown>,
     private readonly allPlans: Plans,
-    /** By these names the client finds them, and replaces the second. */
-    readonly query_timeout: number,
+    /** The client looks for it by this name. */
     public callback: (error: Error | undefined, rows: ReadonlyArray<StoredRow>) => void
   ) {}
   submit(connection: Connection): void {
@@ -129,9 +147,8 @@ class Question implements Submittable {
   private isPlanned(connection: Connection): boolean {
     if (this.name === unnamed) return false
     const plans = this.allPlans.get(connection) ?? new Map<string, number>()
-    const now = performance.now()
-    if (now - (plans.get(this.name) ?? Number.NEGATIVE_INFINITY) < planMillis) return true
-    this.allPlans.set(connection, plans.set(this.name, now))
+    if (this.askedAt - (plans.get(this.name) ?? Number.NEGATIVE_INFINITY) < planMillis) return true
+    this.allPlans.set(connection, plans.set(this.name, this.askedAt))
     this.plans = plans
     return false
   }
@@ -145,6 +162,12 @@ class Question implements Submittable {
   handleError(error: Error): void {
     this.plans?.delete(this.name)
     this.callback(error, [])
+  }
+  giveUp(error: Error): void {
+    const { callback } = this
+    // the client tells it that its connection has ended
+    this.callback = () => {}
+    callback(error, [])
   }
 }
 
