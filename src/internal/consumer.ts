@@ -189,14 +189,13 @@ const partition = <E, R>(
     const atLeastOnce = (events: Arr.NonEmptyReadonlyArray<RecordedEvent>) =>
       Effect.zipRight(
         Effect.forEach(events, (event, index) =>
-          Effect.catchIf(retrying(setting, attempt(event)), isHandlerFailed<E>, (failure) =>
-            setting.deadLetters
-              ? patiently(bury(failure))
-              : Effect.zipRight(
-                // those before it succeeded
-                index === 0 ? Effect.void : save(positionOf(start.incarnation, events[index - 1]!)),
-                Effect.failCause(failure.cause)
-              )), { discard: true }),
+          Effect.catchIf(retrying(setting, attempt(event)), isHandlerFailed<E>, (failure) => {
+            // those before it succeeded; and of a dead letter it must be known in which log it is one
+            const before = save(index === 0 ? saved : positionOf(start.incarnation, events[index - 1]!))
+            return setting.deadLetters
+              ? Effect.zipRight(before, patiently(bury(failure)))
+              : Effect.zipRight(before, Effect.failCause(failure.cause))
+          }), { discard: true }),
         save(positionOf(start.incarnation, Arr.lastNonEmpty(events)))
       )
 
