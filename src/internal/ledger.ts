@@ -318,17 +318,22 @@ interface ReadState extends Unread {
 }
 
 /**
- * Reads it now; who asks for it, once, waits, and where it failed reads it then. It is handed over, and nothing else holds
- * it: what a fiber or a scope holds that has ended lives until the next full collection where one hangs on another.
+ * Reads it now; who asks for it waits, and where it failed, or asks again, reads it then. It is handed over, and nothing else
+ * holds it: what a fiber or a scope holds that has ended lives until the next full collection where one hangs on another.
  */
 const begin = (page: Effect.Effect<Page, StoreError>): Effect.Effect<Page, StoreError> => {
+  let isTaken = false
   let answer: Effect.Effect<Page, StoreError> | undefined
   let hand = (found: Effect.Effect<Page, StoreError>): void => void (answer = found)
   Effect.runFork(Effect.map(Effect.exit(page), (exit) => hand(Exit.isSuccess(exit) ? exit : page)))
-  return Effect.async((resume) => {
-    if (answer === undefined) hand = resume
-    else resume(answer)
-    answer = undefined
+  return Effect.suspend(() => {
+    if (isTaken) return page
+    isTaken = true
+    return Effect.async((resume) => {
+      if (answer === undefined) hand = resume
+      else resume(answer)
+      answer = undefined
+    })
   })
 }
 

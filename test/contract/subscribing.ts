@@ -309,6 +309,22 @@ export const subscribing = (backend: Backend): void => {
       expect(asked.filter((after) => after < 4500)).toStrictEqual([0, 1000, 2000, 3000, 4000])
     }))
 
+  it.scopedLive("law 15: a store that is away while a subscriber catches up is waited for", () =>
+    Effect.gen(function*() {
+      const { store } = yield* open(backend.layer())
+      let calls = 0
+      const reader = yield* open(impatient(store, {
+        readsAhead: true,
+        page: (request) =>
+          Effect.suspend((): ReturnType<Store["page"]> =>
+            request.after === 2000 && ++calls <= 3 ? new StoreUnavailable({ reason: "away" }) : store.page(request)
+          )
+      }))
+      yield* reader.ledger.appendAll(events(3500))
+      expectEvents(yield* first(reader, 3500), recordedAt(1, events(3500)))
+      expect(calls).toBe(4)
+    }).pipe(Logger.withMinimumLogLevel(LogLevel.Error)))
+
   it.scopedLive("law 15: the log is watched from the first subscriber to the last, and not beyond", () =>
     Effect.gen(function*() {
       const { store } = yield* open(backend.layer())
