@@ -544,13 +544,15 @@ describe("Postgres appends", () => {
 
   it.live("a page that is on its way when the ledger is closed leaves no connection open", () => {
     const name = newSchema()
+    const at = new URL(url)
+    at.searchParams.set("application_name", name)
     const connections = () =>
       raw((client) => client.query("SELECT pid FROM pg_stat_activity WHERE application_name = $1", [name]))
     return Effect.flatMap(events(3500), Ledger.appendAll).pipe(
       Effect.zipRight(eventually(connections(), ({ rowCount }) => rowCount !== 0)),
       // the third page, when the second has been given
       Effect.zipRight(Stream.runDrain(Stream.take(Ledger.tail(), 1001))),
-      Effect.provide(open({ url: `${url}?application_name=${name}` })),
+      Effect.provide(open({ url: at.href })),
       Effect.zipRight(eventually(connections(), ({ rowCount }) => rowCount === 0))
     )
   })

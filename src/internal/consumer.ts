@@ -190,8 +190,13 @@ const partition = <E, R>(
       Effect.zipRight(
         Effect.forEach(events, (event, index) =>
           Effect.catchIf(retrying(setting, attempt(event)), isHandlerFailed<E>, (failure) => {
-            // those before it succeeded; and of a dead letter it must be known in which log it is one
-            const before = save(index === 0 ? saved : positionOf(start.incarnation, events[index - 1]!))
+            const before = index > 0
+              // those succeeded
+              ? save(positionOf(start.incarnation, events[index - 1]!))
+              // of a dead letter it must be known in which log it is one
+              : setting.deadLetters
+              ? save(saved)
+              : Effect.void
             return setting.deadLetters
               ? Effect.zipRight(before, patiently(bury(failure)))
               : Effect.zipRight(before, Effect.failCause(failure.cause))
@@ -347,9 +352,12 @@ const beginning = <E, R>(
   store: Services["store"],
   { after }: Setting<E, R>
 ): Effect.Effect<Position, Exclude<StoreError, StoreUnavailable>> =>
-  Effect.map(patiently(store.head), ({ incarnation }) => {
+  Effect.suspend(() => {
     const cursor = typeof after === "number" ? { after } : after
-    return { incarnation: cursor.incarnation ?? incarnation, offset: cursor.after, digest: null }
+    return Effect.map(patiently(positionAt(store, cursor.after)), (position) => ({
+      ...position,
+      incarnation: cursor.incarnation ?? position.incarnation
+    }))
   })
 
 const attemptWith = <E, R>(

@@ -269,6 +269,24 @@ export const consuming = (backend: Backend, consumers: () => Layer.Layer<Service
       expect(again).toHaveLength(0)
     }))
 
+  it.scopedLive("who begins in the middle and fails at once goes on from there", () =>
+    Effect.gen(function*() {
+      const handle = yield* open(consumers())
+      yield* handle.ledger.appendAll(events(5))
+      const reached = yield* Effect.makeLatch()
+      const { fiber } = yield* consume(handle, {
+        after: 3,
+        onFailure: "deadLetter",
+        handler: ({ offset }) => offset === 4 ? new Refused({ offset }) : Effect.zipRight(reached.open, Effect.never)
+      })
+      yield* reached.await
+      yield* Fiber.interrupt(fiber)
+      const { seen } = yield* consume(handle)
+      yield* until(() => seen.some(({ offset }) => offset === 5))
+      const replay = Consumer.replay({ name: "reader", handler: () => Effect.void })
+      expect(yield* inContext(handle, replay)).toMatchObject({ handled: 1, failed: 0 })
+    }))
+
   it.scopedLive("a checkpoint passes over what the filter keeps back", () =>
     Effect.gen(function*() {
       const handle = yield* open(consumers())
